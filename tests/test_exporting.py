@@ -230,6 +230,13 @@ def test_openvino_file_in_float32(tmp_path):
     assert not types & {"f16", "bf16"}
 
 
+def test_what_openvino_says_is_said_without_its_source_files(tmp_path):
+    circular = nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")
+    with pytest.raises(FileError, match="Conversion is failed for") as caught:
+        export(circular, torch.randn(2, 2, 5, 5), tmp_path / "net.xml", dynamic_batch=False)
+    assert "Exception from" not in str(caught.value)
+
+
 def test_torch_export_archive(tmp_path):
     model = Net().eval()
     x = torch.randn(2, 3, 8, 8)

@@ -276,4 +276,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
 def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+    lines = str(error).strip().splitlines() or ["no message"]
+    # OpenVINO begins with the places in its source that an error came through
+    said = lines[-1] if lines[0].startswith("Exception from") else lines[0]
+    return f"{type(error).__name__}: {said.strip()}"

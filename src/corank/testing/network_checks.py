@@ -67,7 +67,7 @@ def named(trial: Trial) -> Finding:
     weighted, left = named_weighted(unwrap(trial.case.build())), dict(trial.half.skipped)
     problems = [f"{n!r} is neither split nor named" for n in weighted if n not in {*trial.half.layers, *left}]
     problems += [f"{name!r} is left alone without a reason" for name, reason in left.items() if not reason]
-    note = "; ".join(f"{name}: {reason}" for name, reason in left.items())
+    note = "; ".join(f"{name or '(root)'}: {reason}" for name, reason in left.items())
     expected = trial.case.left_alone
     if expected is not None:
         problems += [f"{name!r} is left alone: {left[name]}" for name in left if name not in expected]

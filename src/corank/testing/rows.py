@@ -13,7 +13,10 @@ from torch import Tensor
 
 from corank.inputs import tensors
 
-_EVEN_KERNEL = "Using padding='same' with even kernel lengths"  # torch about some dense layers, too
+_OF_DENSE_LAYERS = (  # what torch says of some layers of the zoo themselves
+    "Using padding='same' with even kernel lengths",
+    "quantized::linear_dynamic: an autograd kernel was not registered",
+)
 
 LIMITS: dict[torch.dtype, float] = {  # of the relative error at full rank
     torch.float64: 1e-10,
@@ -74,7 +77,8 @@ def found(subject: str, method: str, check: str, run: Callable[[], Finding]) -> 
     """Run a check and make it a row; what it raises is a failure, with the error as note."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", _EVEN_KERNEL)
+            for message in _OF_DENSE_LAYERS:
+                warnings.filterwarnings("ignore", message)
             return Row(subject, method, check, *run())
     except Exception as error:  # a check of foreign code: whatever it raises is the finding
         return Row(subject, method, check, False, note=f"raised {say(error)}")
@@ -86,8 +90,10 @@ def say(error: BaseException) -> str:
     >>> say(ValueError("too long\\nby far"))
     'ValueError: too long'
     """
-    text = str(getattr(error, "reason", error))  # of a failed export the reason alone
-    first = (text.strip().splitlines() or ["no message"])[0]
+    reason = getattr(error, "reason", None)  # of a failed export, without the advice
+    if reason is not None:
+        return str(reason)[:200]
+    first = (str(error).strip().splitlines() or ["no message"])[0]
     return f"{type(error).__name__}: {first[:160]}"
 
 
