@@ -232,9 +232,8 @@ def state_dict(method: Method, case: LayerCase) -> Finding:
     rank = method.full_rank(layer)
     split = method.factors(layer, rank)
     twin = method.structure(layer, rank).to_empty(device="cpu")
-    for parameter in twin.parameters():  # another layout may round otherwise
-        if parameter.dim() == layer.weight.dim():
-            parameter.data = parameter.contiguous(memory_format=_layout(layer.weight))
+    for mine, theirs in zip(twin.parameters(), split.parameters(), strict=True):
+        mine.data = torch.empty_like(theirs)  # with its strides: another layout may round otherwise
     twin.load_state_dict(split.state_dict())
     with torch.no_grad():
         return without([] if same_bits(twin(x), split(x)) else ["computes something else"])
