@@ -9,7 +9,17 @@ from torch import nn
 from corank.errors import CorankError, FileError
 from corank.planning import plan
 from corank.plans import Plan
-from corank.rules import RULES, Budget, Energy, Error, Ranks, rule_from_dict, rule_to_dict
+from corank.rules import (
+    RULES,
+    Accuracy,
+    Budget,
+    Energy,
+    Error,
+    Latency,
+    Ranks,
+    rule_from_dict,
+    rule_to_dict,
+)
 
 
 @pytest.fixture
@@ -19,14 +29,25 @@ def made():
 
 
 @pytest.mark.parametrize(
-    "rule", [Energy(), Energy(0.5), Error(0.1), Ranks({"a": 3}, "svd"), Budget(params=0.5)]
+    "rule",
+    [
+        Energy(),
+        Energy(0.5),
+        Error(0.1),
+        Ranks({"a": 3}, "svd"),
+        Budget(params=0.5),
+        Budget(bytes=0.5, peak_memory=0.7),
+        Latency(ms=3.5),
+        Latency(ratio=0.5),
+        Accuracy(0.01),
+    ],
 )
 def test_every_rule_survives_json(rule):
     assert rule_from_dict(json.loads(json.dumps(rule_to_dict(rule)))) == rule
 
 
 def test_every_kind_of_rule_is_listed():
-    assert set(RULES.values()) == {Energy, Error, Ranks, Budget}
+    assert set(RULES.values()) == {Energy, Error, Ranks, Budget, Latency, Accuracy}
 
 
 @pytest.mark.parametrize(
@@ -37,11 +58,17 @@ def test_every_kind_of_rule_is_listed():
         (lambda: Error(1.5), "Error: allowed is a fraction"),
         (lambda: Budget(), "Budget: name what to cut"),
         (lambda: Budget(macs=0), "Budget: allowed is a fraction"),
+        (lambda: Budget(peak_memory=50), "Budget: allowed is a fraction"),
+        (lambda: Latency(), "Latency: give one of ms and ratio"),
+        (lambda: Latency(ms=1, ratio=0.5), "Latency: give one of ms and ratio"),
+        (lambda: Latency(ratio=50), "Latency: allowed is a fraction"),
+        (lambda: Latency(ms=0), "Latency: allowed are milliseconds above 0, got 0"),
+        (lambda: Accuracy(-0.1), "Accuracy: max_drop is a fraction in .0, 1., got -0.1"),
         (lambda: Ranks({"a": 0}), "a: a rank is a whole number from 1, got 0"),
         (lambda: Ranks({"a": 1.5}), "a: a rank is a whole number from 1, got 1.5"),
         (
             lambda: rule_from_dict({"rule": "speed"}),
-            "rule: allowed are energy, error, ranks, budget; got 'speed'",
+            "rule: allowed are energy, error, ranks, budget, latency, accuracy; got 'speed'",
         ),
         (lambda: rule_from_dict({"rule": "energy", "share": 1}), "rule 'energy':.*share"),
     ],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from corank.calibration import Moments
-from corank.cost import layer_cost, structure_cost
+from corank.cost import Cost, layer_cost, structure_cost
 from corank.errors import CorankError, LayerError
 from corank.inputs import Example
 from corank.layers import FilterLayer, match_names, reject_unusable_values
@@ -36,10 +36,19 @@ class Candidate:
         # output statistics give a split a bias that the layer may lack
         self.bias = True if moments is not None else None
 
+    def structure(self, rank: int) -> nn.Sequential:
+        """Return the split of this rank without weights, on meta."""
+        return self.method.structure(self.layer, rank, bias=self.bias)
+
+    def cost(self, rank: int) -> Cost:
+        """Return what a split of this rank costs."""
+        return structure_cost(self.structure(rank), self.calls)
+
     def choice(self, rank: int, note: str = "") -> Choice:
         """Return what a split of this rank costs and keeps."""
-        after = structure_cost(self.method.structure(self.layer, rank, bias=self.bias), self.calls)
-        return Choice(self.method.name, rank, self.full, self._kept(rank), self.before, after, note)
+        return Choice(
+            self.method.name, rank, self.full, self._kept(rank), self.before, self.cost(rank), note=note
+        )
 
     def _kept(self, rank: int) -> float:
         if self.energies_GR is None:  # no spectrum: split and see
@@ -70,25 +79,35 @@ def find_candidates(
     usable: Mapping[str, FilterLayer],
     skipped: dict[str, str],
     example: Example,
-    methods: Mapping[str, str],
+    methods: Mapping[str, str | Sequence[str]],
     stats: Mapping[str, Moments],
-) -> dict[str, Candidate]:
-    """Return the layers that can be split; the reasons of the others go into `skipped`.
+    measured: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, tuple[Candidate, ...]]:
+    """Return the layers that can be split, by each method that may; the reasons of others go into `skipped`.
 
+    Args:
+        model: the network.
+        usable: its layers that hold plain filters.
+        skipped: `{layer: reason}`, added to.
+        example: one input.
+        methods: `{layer pattern: method or methods}`, where wanted.
+        stats: what calibration measured, or nothing.
+        measured: `{layer: methods}` of a latency table: by default all of them, instead of one a layer.
     Raises: CorankError, for an unknown method, or statistics that a method cannot use; LayerError, for
         weights that are NaN, infinite or on meta.
     """
     uses = observe(model, usable, example)
-    wanted = {name: method for pattern, method in methods.items() for name in match_names(pattern, usable)}
+    wanted = {name: one for pattern, one in methods.items() for name in match_names(pattern, usable)}
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None:
                 owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    found: dict[str, Candidate] = {}
+    found: dict[str, tuple[Candidate, ...]] = {}
     for name, layer in usable.items():
-        method = find_method(name, wanted[name]) if name in wanted else default_method(layer)
-        reason = uses[name].problem or method.refusal(layer)
+        allowed = _methods(name, layer, wanted.get(name), measured)
+        refusals = [reason for method in allowed if (reason := method.refusal(layer)) is not None]
+        reason = uses[name].problem or (refusals[0] if len(refusals) == len(allowed) else None)
         if type(layer.weight) is not nn.Parameter:  # torchao's quantized tensors, DTensor
             reason = f"its weight is a {type(layer.weight).__name__}: make it a plain nn.Parameter first"
         if owners[id(layer.weight)] > 1:
@@ -99,8 +118,24 @@ def find_candidates(
             skipped[name] = reason
             continue
         reject_unusable_values(name, layer.weight)
-        found[name] = Candidate(name, layer, method, uses[name].calls, stats.get(name))
+        fitting = [method for method in allowed if method.refusal(layer) is None]
+        found[name] = tuple(
+            Candidate(name, layer, method, uses[name].calls, stats.get(name)) for method in fitting
+        )
     return found
+
+
+def _methods(
+    name: str,
+    layer: FilterLayer,
+    wanted: str | Sequence[str] | None,
+    measured: Mapping[str, Collection[str]] | None,
+) -> list[Method]:
+    if wanted is not None:
+        return [find_method(name, one) for one in ([wanted] if isinstance(wanted, str) else wanted)]
+    if measured and measured.get(name):
+        return [find_method(name, one) for one in measured[name]]
+    return [default_method(layer)]
 
 
 def find_method(name: str, method: str) -> Method:

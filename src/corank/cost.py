@@ -1,4 +1,4 @@
-"""What layers and networks cost: multiply-accumulates and parameters, counted, not timed."""
+"""What layers and networks cost: multiply-accumulates, parameters and bytes, counted, not timed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from corank.probing import Call, unchanged
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Multiply-accumulates of all calls, and the number of parameters."""
+    """Multiply-accumulates of all calls, the number of parameters, and the bytes of weights and buffers."""
 
     macs: int
     params: int
+    bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.macs + other.macs, self.params + other.params)
+        return Cost(self.macs + other.macs, self.params + other.params, self.bytes + other.bytes)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.macs - other.macs, self.params - other.params, self.bytes - other.bytes)
 
 
 def layer_cost(layer: FilterLayer, calls: tuple[Call, ...]) -> Cost:
     """Count a layer: outputs times weights per output, summed over its calls; bias adds parameters only.
 
     >>> layer_cost(nn.Conv2d(2, 4, 3), (Call((1, 2, 5, 5), (1, 4, 3, 3)),))
-    Cost(macs=648, params=76)
+    Cost(macs=648, params=76, bytes=304)
     """
-    return Cost(
-        macs=sum(_macs(layer, one.input_shape, one.output_shape) for one in calls),
-        params=sum(parameter.numel() for parameter in layer.parameters()),
-    )
+    macs = sum(_macs(layer, one.input_shape, one.output_shape) for one in calls)
+    return Cost(macs, *_held(layer))
 
 
 def structure_cost(structure: nn.Module, calls: tuple[Call, ...]) -> Cost:
@@ -53,7 +55,14 @@ def structure_cost(structure: nn.Module, calls: tuple[Call, ...]) -> Cost:
             structure(torch.empty(one.input_shape, device="meta", dtype=dtype))
     for handle in handles:
         handle.remove()
-    return Cost(macs, sum(parameter.numel() for parameter in structure.parameters()))
+    return Cost(macs, *_held(structure))
+
+
+def _held(module: nn.Module) -> tuple[int, int]:
+    """Return the number of parameters, and the bytes of parameters and buffers."""
+    every = (*module.parameters(), *module.buffers())
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return params, sum(tensor.numel() * tensor.element_size() for tensor in every)
 
 
 def _macs(layer: FilterLayer, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
@@ -72,9 +81,9 @@ def model_cost(model: nn.Module, example: Example) -> Cost:
     for the fast path of `nn.TransformerEncoderLayer` hides its work from the counter.
 
     >>> model_cost(nn.Linear(4, 3), torch.ones(2, 4))
-    Cost(macs=24, params=15)
+    Cost(macs=24, params=15, bytes=60)
     """
     with unchanged(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         model.eval()
         call(model, example)
-    return Cost(counter.get_total_flops() // 2, sum(parameter.numel() for parameter in model.parameters()))
+    return Cost(counter.get_total_flops() // 2, *_held(model))

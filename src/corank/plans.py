@@ -12,6 +12,7 @@ from corank.errors import CorankError, FileError
 from corank.rules import Rule, rule_from_dict, rule_to_dict
 
 SCHEMA = 1
+_MEASURED = ("ms_before", "ms_after", "peak_before", "peak_after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Choice:
     energy: float  # the share of energy that the rank keeps, of the outputs if the plan's factors are
     before: Cost
     after: Cost
+    ms_before: float | None = None  # in the latency table, where the plan was made with one
+    ms_after: float | None = None
     note: str = ""
 
 
@@ -32,7 +35,8 @@ class Plan:
     """One serialisable value between choosing ranks and cutting the network.
 
     `factors` says what the factors keep: "weights", or "outputs" measured by `corank.calibrate`.
-    `before` and `after` are the cost of the whole network on one example.
+    `before` and `after` are the cost of the whole network on one example; the milliseconds are predicted from
+    the latency table, the peaks of memory counted where a rule asks for them.
     """
 
     layers: Mapping[str, Choice]
@@ -42,6 +46,10 @@ class Plan:
     rules: tuple[Rule, ...] = ()
     factors: str = "weights"
     table: str | None = field(default=None)  # digest of the latency table that it was made with
+    ms_before: float | None = None
+    ms_after: float | None = None
+    peak_before: int | None = None
+    peak_after: int | None = None
 
     def __post_init__(self) -> None:
         if self.factors not in ("weights", "outputs"):
@@ -64,6 +72,7 @@ class Plan:
             "rules": [rule_to_dict(rule) for rule in self.rules],
             "factors": self.factors,
             "table": self.table,
+            **{name: getattr(self, name) for name in _MEASURED},
         }
         return json.dumps(values, indent=1)
 
@@ -87,6 +96,7 @@ class Plan:
                 rules=tuple(rule_from_dict(rule) for rule in values["rules"]),
                 factors=values["factors"],
                 table=values["table"],
+                **{name: values.get(name) for name in _MEASURED},
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FileError(f"plan: not a corank plan ({type(error).__name__}: {error}).") from error
@@ -94,12 +104,14 @@ class Plan:
     def __str__(self) -> str:
         names = [*self.layers, *self.skipped]
         width = max((len(name) for name in names), default=5)
-        lines = [f"{'layer':{width}}  method        rank        MACs  note"]
+        timed = self.ms_before is not None
+        lines = [f"{'layer':{width}}  method        rank        MACs  {'  time  ' if timed else ''}note"]
         for name, choice in self.layers.items():
             rank = f"{choice.rank}/{choice.full_rank}"
             share = choice.after.macs / max(choice.before.macs, 1)
+            time = f"{_ratio(choice.ms_after, choice.ms_before):>6}  " if timed else ""
             lines.append(
-                f"{name:{width}}  {choice.method:12}  {rank:9}  {share:6.2f}×  {choice.note}".rstrip()
+                f"{name:{width}}  {choice.method:12}  {rank:9}  {share:6.2f}×  {time}{choice.note}".rstrip()
             )
         lines += [f"{name:{width}}  left alone: {reason}" for name, reason in self.skipped.items()]
         lines.append(
@@ -107,7 +119,18 @@ class Plan:
             f"{self.after.macs / max(self.before.macs, 1):.3f}× the MACs, "
             f"{self.after.params / max(self.before.params, 1):.3f}× the parameters"
         )
+        if self.ms_before is not None and self.ms_after is not None:
+            lines.append(
+                f"predicted: {self.ms_after:.2f} of {self.ms_before:.2f} ms, "
+                f"{self.ms_before / self.ms_after:.2f} times as fast"
+            )
+        if self.peak_before is not None and self.peak_after is not None:
+            lines.append(f"peak memory, counted: {self.peak_after:,} of {self.peak_before:,} bytes")
         return "\n".join(lines)
+
+
+def _ratio(after: float | None, before: float | None) -> str:
+    return "-" if after is None or not before else f"{after / before:.2f}×"
 
 
 def _choice(values: dict[str, Any]) -> Choice:

@@ -59,21 +59,74 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Cut the whole network to a share of its multiply-accumulates, or of its parameters."""
+    """Cut the whole network to a share of what it costs, as far as that can be counted without a clock.
+
+    `macs`: multiply-accumulates. `params`: parameters. `bytes`: of weights and buffers, as in a file.
+    `peak_memory`: the bytes of weights and live activations at the worst moment of one forward pass.
+    """
 
     macs: float | None = None
     params: float | None = None
+    bytes: float | None = None
+    peak_memory: float | None = None
 
     def __post_init__(self) -> None:
-        if self.macs is None and self.params is None:
+        shares = [value for value in asdict(self).values() if value is not None]
+        if not shares:
             raise CorankError("Budget: name what to cut, such as Budget(macs=0.5) or Budget(params=0.5).")
-        for value in (self.macs, self.params):
-            if value is not None:
-                _require_fraction("Budget", value)
+        for value in shares:
+            _require_fraction("Budget", value)
 
 
-Rule: TypeAlias = Energy | Error | Ranks | Budget
-RULES: dict[str, type[Rule]] = {"energy": Energy, "error": Error, "ranks": Ranks, "budget": Budget}
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Cut the time of the whole network to so many milliseconds, or to a ratio of what it takes now.
+
+    It needs a latency table, and holds for the engine, threads and batch that the table was measured with.
+    """
+
+    ms: float | None = None
+    ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.ms is None) == (self.ratio is None):
+            raise CorankError("Latency: give one of ms and ratio, such as Latency(ratio=0.5).")
+        if self.ratio is not None:
+            _require_fraction("Latency", self.ratio)
+        if self.ms is not None and not (isfinite(self.ms) and self.ms > 0):
+            raise CorankError(f"Latency: allowed are milliseconds above 0, got {self.ms}.")
+
+    def limit(self, whole_ms: float) -> float:
+        """Return the milliseconds that are allowed, of a network that takes `whole_ms`."""
+        return self.ms if self.ms is not None else float(self.ratio or 1) * whole_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Lose no more than this, as a fraction: 0.005 is half a point of accuracy.
+
+    It is measured on dev by the `evaluate` of the caller: in `plan` right after the cut, with batch norm
+    re-estimated where asked for; in `compress` after fine-tuning.
+    """
+
+    max_drop: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_drop < 1:
+            raise CorankError(
+                f"Accuracy: max_drop is a fraction in [0, 1), got {self.max_drop}. Half a point is 0.005."
+            )
+
+
+Rule: TypeAlias = Energy | Error | Ranks | Budget | Latency | Accuracy
+RULES: dict[str, type[Rule]] = {
+    "energy": Energy,
+    "error": Error,
+    "ranks": Ranks,
+    "budget": Budget,
+    "latency": Latency,
+    "accuracy": Accuracy,
+}
 
 
 def _require_fraction(rule: str, value: float) -> None:
@@ -84,8 +137,8 @@ def _require_fraction(rule: str, value: float) -> None:
 def rule_to_dict(rule: Rule) -> dict[str, Any]:
     """Turn a rule into plain values for JSON.
 
-    >>> rule_to_dict(Budget(macs=0.5))
-    {'rule': 'budget', 'macs': 0.5, 'params': None}
+    >>> rule_to_dict(Accuracy(0.01))
+    {'rule': 'accuracy', 'max_drop': 0.01}
     """
     name = next(name for name, kind in RULES.items() if type(rule) is kind)
     if isinstance(rule, Ranks):
