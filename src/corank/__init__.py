@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from corank.benchmarks import BenchResult, bench
     from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
+    from corank.compression import Result, compress
     from corank.decomposition import decompose
     from corank.errors import (
         CorankError,
@@ -30,17 +31,20 @@ if TYPE_CHECKING:
     from corank.plans import Choice, Plan
     from corank.recovery import Distillation, finetune, recalibrate_batchnorm
     from corank.regularizer import ForceRegularizer
-    from corank.rules import Budget, Energy, Error, Ranks
+    from corank.rules import Accuracy, Budget, Energy, Error, Latency, Ranks
+    from corank.sensitivities import sensitivity
     from corank.spectra import Spectrum, spectrum
     from corank.store import load, save
     from corank.strength import Adaptive, AutoStrength
     from corank.surrogate import force_loss
     from corank.tasks import Metric, Task, classification
+    from corank.verdicts import Verdict
 
 _HOMES = {
     "corank.benchmarks": ("BenchResult", "bench"),
     "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
+    "corank.compression": ("Result", "compress"),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
     "corank.exporting": ("export",),
@@ -51,17 +55,20 @@ _HOMES = {
     "corank.plans": ("Choice", "Plan"),
     "corank.recovery": ("Distillation", "finetune", "recalibrate_batchnorm"),
     "corank.regularizer": ("ForceRegularizer",),
-    "corank.rules": ("Budget", "Energy", "Error", "Ranks"),
+    "corank.rules": ("Accuracy", "Budget", "Energy", "Error", "Latency", "Ranks"),
+    "corank.sensitivities": ("sensitivity",),
     "corank.spectra": ("Spectrum", "spectrum"),
     "corank.store": ("load", "save"),
     "corank.strength": ("Adaptive", "AutoStrength"),
     "corank.surrogate": ("force_loss",),
     "corank.tasks": ("Metric", "Task", "classification"),
+    "corank.verdicts": ("Verdict",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "METHODS",
+    "Accuracy",
     "Adaptive",
     "AutoStrength",
     "BenchResult",
@@ -75,18 +82,22 @@ __all__ = [
     "FileError",
     "ForceRegularizer",
     "InfeasibleError",
+    "Latency",
     "LatencyTable",
     "LayerError",
     "Metric",
     "Moments",
     "Plan",
     "Ranks",
+    "Result",
     "Spectrum",
     "Task",
+    "Verdict",
     "__version__",
     "bench",
     "calibrate",
     "classification",
+    "compress",
     "decompose",
     "export",
     "finetune",
@@ -99,6 +110,7 @@ __all__ = [
     "recalibrate_batchnorm",
     "save",
     "save_force",
+    "sensitivity",
     "spectrum",
 ]
 
