@@ -1,8 +1,8 @@
 """AlexNet's convolutions at the ranks of the paper, on every engine: measured, counted, and at the roofline.
 
 Run: python -m benchmarks.alexnet [--engines torch onnxruntime …] [--batches 1 16] [--quick] [--threads 2]
-One engine takes minutes; each call adds its engines to the stored results, so that they can be run one by
-one.
+One engine takes minutes; each call adds its engines and batches to the stored results, so that they can be
+run one by one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from benchmarks.alexnet_search import (
 from benchmarks.chains import ENGINES, against, random_chain, time_chains
 from benchmarks.networks import AlexNet
 from benchmarks.peaks import Peaks, better, find_stages, measure_peaks, predict
-from benchmarks.record import describe_run, say, store, stored
+from benchmarks.record import describe_run, rounded, say, store, stored
 from corank.benchmarks import bench, pinned
 from corank.benchmarks.machine import usable_threads
 from corank.methods import METHODS
@@ -120,7 +120,17 @@ def measure_layer(
     return {
         "dense_ms": dense,
         "rows": {row: measured[label] for row, label in labels.items()},
-        "candidates": list(measured.values()),
+        # one line each: there are hundreds
+        "candidates": {
+            "columns": "method,rank,share,error,speedup,low,high",
+            "rows": [
+                ",".join(
+                    [one["method"], str(one["rank"])]
+                    + [f"{v:.4g}" for v in (one["share"], one["error"], one["speedup"], *one["ci"])]
+                )
+                for one in measured.values()
+            ],
+        },
     }, options
 
 
@@ -167,7 +177,7 @@ def predict_layers(network: nn.Sequential, layers: dict[str, Any], peaks: Peaks,
         layer, shape = network.get_submodule(name), tuple(example(batch, name).shape)
         dense = predict(find_stages(nn.Sequential(layer), shape), peaks)
         one["dense_of_roofline"] = dense * 1e3 / one["dense_ms"]
-        for measured in (*one["rows"].values(), *one["candidates"]):
+        for measured in one["rows"].values():
             structure = METHODS[measured["method"]].structure(layer, measured["rank"])
             measured["roofline"] = dense / predict(find_stages(structure, shape), peaks)
 
@@ -192,7 +202,8 @@ def held_back(
         }
         with torch.no_grad():
             inputs = dict.fromkeys(chains, x) | {"second part": bare[0](x)}
-        for count in sorted({threads, 1}, reverse=True):
+        counts = {threads} if engine == "torch_compile" else {threads, 1}  # each would be compiled anew
+        for count in sorted(counts, reverse=True):
             say(f"{engine}, batch {batch}: what holds {name} back, {count} threads")
             with pinned(count):
                 peak = measure_peaks(5)
@@ -222,13 +233,13 @@ def main() -> None:
     data = {} if options.quick else stored("alexnet")
     with pinned(options.threads):
         for engine in engines:
-            data[engine] = {
-                "batches": {
-                    str(batch): measure(engine, batch, options.threads, options.quick, options.seed)
-                    for batch in batches
-                }
-            }
-            data[engine]["run"] = describe_run(options.seed) | {"load_average_before": load}
+            for batch in batches:
+                one = measure(engine, batch, options.threads, options.quick, options.seed)
+                one["run"] = describe_run(options.seed) | {"load_average_before": load}
+                data.setdefault(engine, {"batches": {}})["batches"][str(batch)] = rounded(one)
+                data[engine]["batches"] = dict(
+                    sorted(data[engine]["batches"].items(), key=lambda item: int(item[0]))
+                )
         run = describe_run(options.seed)
     body = page(data)
     if options.quick:

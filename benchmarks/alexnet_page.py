@@ -187,6 +187,21 @@ def reading(engine: str, batch: str, held: dict[str, Any]) -> list[str]:
     return said
 
 
+def candidates(layer: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Read the lines of a layer's candidates."""
+    columns = layer["candidates"]["columns"].split(",")
+    for line in layer["candidates"]["rows"]:
+        yield dict(zip(columns, line.split(","), strict=True))
+
+
+def notes_text(data: dict[str, Any]) -> str:
+    """List what makes a number doubtful."""
+    said = [
+        f"- {engine}, batch {batch}: {note}" for engine, batch, one in cases(data) for note in one["notes"]
+    ]
+    return "\n".join(said) or "None."
+
+
 def structures_text(data: dict[str, Any]) -> str:
     """Write how much of the counted speedup each structure gives: the median over layers and ranks."""
     lines = []
@@ -194,9 +209,9 @@ def structures_text(data: dict[str, Any]) -> str:
         cells = []
         for method in STRUCTURES:
             kept = [
-                row["speedup"] * row["share"]
+                float(row["speedup"]) * float(row["share"])
                 for layer in one["layers"].values()
-                for row in layer["candidates"]
+                for row in candidates(layer)
                 if row["method"] == method
             ]
             cells.append(f"{statistics.median(kept):.2f} ({len(kept)})" if kept else "")
@@ -261,4 +276,7 @@ goes when the activation is left away: nothing where the engine fuses it.
 Measured over counted speedup, the median over layers and ranks (how many): 1 is a structure that runs as well
 as the dense layer does.
 
-{structures_text(data)}"""
+{structures_text(data)}
+
+## Notes of the measurement
+{notes_text(data)}"""

@@ -69,6 +69,19 @@ def stored(name: str) -> dict[str, Any]:
     return found
 
 
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Round every float in nested lists and dicts to significant digits: more would only fill the file.
+
+    >>> rounded({"a": [0.123456789, 7]})
+    {'a': [0.12346, 7]}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    return [rounded(one, digits) for one in value] if isinstance(value, list | tuple) else value
+
+
 def say(text: str) -> None:
     """Tell whoever waits what is being measured."""
     sys.stderr.write(text + "\n")

@@ -23,7 +23,7 @@ import corank
 from benchmarks.chains import against
 from benchmarks.decaying import RANK_SHARE, decay_
 from benchmarks.networks import make
-from benchmarks.record import describe_run, interval, say, store, stored, table
+from benchmarks.record import describe_run, interval, rounded, say, store, stored, table
 from benchmarks.rival_cuts import AIMET_CANDIDATES, MULTIPLE, RIVALS, macs, our_plan
 from corank.benchmarks import find_backend, pinned, time_interleaved
 from corank.benchmarks.machine import usable_threads
@@ -205,7 +205,7 @@ def main() -> None:
     data = {} if options.quick else stored("rivals")
     with pinned(options.threads):
         for name in ("resnet18",) if options.quick else options.networks:
-            data[name] = measure(name, options.threads, options.quick, options.seed)
+            data[name] = rounded(measure(name, options.threads, options.quick, options.seed))
             data[name]["versions"] = rival_versions()
             data[name]["run"] = describe_run(options.seed)
         run = describe_run(options.seed) | {"load_average_before": before}

@@ -25,7 +25,7 @@ from benchmarks.chains import ENGINES, against, random_chain, time_chains
 from benchmarks.decaying import decay_
 from benchmarks.networks import make
 from benchmarks.peaks import Peaks, Stage, better, find_stages, measure_peaks, predict
-from benchmarks.record import describe_run, interval, say, store, stored, table
+from benchmarks.record import describe_run, interval, rounded, say, store, stored, table
 from corank.benchmarks import pinned
 from corank.benchmarks.machine import usable_threads
 from corank.methods import METHODS
@@ -194,7 +194,7 @@ def main() -> None:
         cases = list(find_cases(options.batch))
         engines, rounds = (("torch", "onnxruntime"), 4) if options.quick else (options.engines, ROUNDS)
         for engine in engines:
-            data[engine] = measure(cases, engine, options.threads, rounds, options.seed)
+            data[engine] = rounded(measure(cases, engine, options.threads, rounds, options.seed))
             data[engine] |= {"batch": options.batch, "run": describe_run(options.seed)}
         run = describe_run(options.seed) | {"load_average_before": load}
     body = page(data)

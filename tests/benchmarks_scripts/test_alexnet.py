@@ -138,11 +138,19 @@ def canned(speedup):
         "second part",
         "both at rank 128",
     )
-    layer = {"rows": dict.fromkeys(ROWS, row), "candidates": [row], "dense_of_roofline": 0.9}
+    layer = {
+        "rows": dict.fromkeys(ROWS, row),
+        "candidates": {
+            "columns": "method,rank,share,error,speedup,low,high",
+            "rows": [f"filter_basis,8,0.25,0.2,{speedup},1.0,2.0"],
+        },
+        "dense_of_roofline": 0.9,
+    }
     found = {
         "peaks": {"flops": 3e11, "bytes": 2e10},
         "layers": dict.fromkeys(LAYERS, layer),
         "convolutions": whole,
+        "notes": ["the machine is busy"],
         "with_classifier": {"dense": figures},
         "held_back": {"conv3, 2 threads": dict.fromkeys(labels, part)},
     }
@@ -157,6 +165,8 @@ def test_the_page_says_of_every_goal_whether_it_was_met(speedup, passed, missed)
     assert table.count("passed") == passed
     assert table.count("**missed**") == missed
     assert "matrix product 300 to 300" in text
+    assert f"{speedup * 0.25:.2f} (5)" in text
+    assert "- torch, batch 1: the machine is busy" in text
     assert "| torch | 1 | conv3, 2 threads |" in text
 
 
