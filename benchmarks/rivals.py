@@ -165,18 +165,17 @@ def page(data: dict[str, Any]) -> str:
     ]
     installed = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no rival installed"
     return (
-        f"Batch 1, float32. Every cut makes at most {SHARE:.0%} of the network's multiply-accumulates and "
-        f"touches convolutions only; ours has ranks that are multiples of {MULTIPLE}. Weights are made, "
-        f"with spectra such that 95% of the energy lies in about {RANK_SHARE:.0%} of the directions, so that "
+        f"Batch 1, float32. Every cut aims at {SHARE:.0%} of the network's multiply-accumulates (the table "
+        f"says what it reached) and touches convolutions only; ours has ranks that are multiples of {MULTIPLE}. "
+        f"Weights are made, with spectra such that 95% of the energy lies in about {RANK_SHARE:.0%} of the "
+        "directions, so that "
         "an energy has something to choose; nothing here speaks of accuracy. *Over dense* is the speedup; "
         "*ours faster* the ratio of a rival's time to ours, interleaved in one run. *Output error* is the "
         "relative difference of the outputs on one random input: the cuts do not keep equally much. tltorch "
         "runs with random factors, which decide no time, so its output error says nothing. AIMET tries "
         f"{AIMET_CANDIDATES} ratios in each layer and scores them by the output on that input. VGG-16 is "
-        f"without its linear layers.\n\nRivals: {installed}; davidgonmar/compress from its repository; "
-        'torchvision 0.28.0 for AIMET. Set up: `pip install -c constraints.txt torch "corank[onnx,openvino]" '
-        "pulp`, then `pip install --no-deps torchvision==0.28.0 aimet-torch==2.42.0 tensorly-torch tensorly "
-        "fasterai==0.4.1 einops` and AIMET's own list (bokeh, cvxpy, hvplot, pandas, scikit-learn, …).\n\n"
+        f"without its linear layers. The environment is in `benchmarks/rivals.txt`.\n\nRivals: {installed}; "
+        "davidgonmar/compress from its repository, commit 32751aa of 28 November 2025.\n\n"
         + "\n\n".join(parts)
         + "\n\n## Where ours is not the fastest\n"
         + ("\n".join(losses) if losses else "Ours is the fastest on every row.")
