@@ -166,8 +166,8 @@ def page(data: dict[str, Any]) -> str:
     installed = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no rival installed"
     return (
         f"Batch 1, float32. Every cut aims at {SHARE:.0%} of the network's multiply-accumulates (the table "
-        f"says what it reached) and touches convolutions only; ours has ranks that are multiples of {MULTIPLE}. "
-        f"Weights are made, with spectra such that 95% of the energy lies in about {RANK_SHARE:.0%} of the "
+        "says what it reached) and touches convolutions only; ours has ranks that are multiples of "
+        f"{MULTIPLE}. Weights are made, with spectra such that 95% of the energy lies in about {RANK_SHARE:.0%} of the "
         "directions, so that "
         "an energy has something to choose; nothing here speaks of accuracy. *Over dense* is the speedup; "
         "*ours faster* the ratio of a rival's time to ours, interleaved in one run. *Output error* is the "
