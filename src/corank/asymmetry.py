@@ -22,7 +22,7 @@ from corank.methods import Method
 from corank.passes import HaltedPass
 from corank.probing import unchanged
 
-RIDGE = 1e-6  # of the mean variance: directions with less data than this are left as they are
+RIDGE = 1e-6  # of the mean variance, at least; a layer seen at few positions gets filters / positions
 
 Pair: TypeAlias = tuple[Tensor, Tensor]  # a layer's input in the split network, its output in the dense one
 
@@ -84,8 +84,9 @@ def refit(
     """Recombine a layer's outputs so that they come closest to those wanted: W' = T W and a new bias.
 
     T = I + E[(y − ŷ) ŷᵀ] E[ŷ ŷᵀ]⁻¹ about the means, inside each group: what the errors have in common with
-    the outputs is put right. A slight ridge draws T to the identity, so that where there is no error, or no
-    data, the layer stays as it is.
+    the outputs is put right. A ridge draws T to the identity, so that where there is no error, or no data,
+    the layer stays as it is. It is N / positions of the mean variance: what N entries a row can follow of
+    chance alone.
 
     Args:
         layer: the layer whose weight and bias are changed in a copy.
@@ -106,8 +107,9 @@ def refit(
             seen.add(channel_columns(layer, x))
     covariance, cross = outputs.covariance(), errors.covariance(outputs)
     size = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+    share = RIDGE + covariance.shape[-1] / outputs.count
     rounding = 1e-12 * outputs.second.diagonal(dim1=-2, dim2=-1).mean(-1) / outputs.count
-    ridge = (RIDGE * size + rounding).clamp(min=torch.finfo(torch.float64).tiny)
+    ridge = (share * size + rounding).clamp(min=torch.finfo(torch.float64).tiny)
     one = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     change = torch.linalg.solve(covariance + ridge[:, None, None] * one, cross, left=False)
     t_GNN = one + change
