@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corank.asymmetry import RIDGE, refit
 from corank.calibration import calibrate, channel_columns
 from corank.decomposition import decompose
 from corank.errors import CorankError, LayerError
@@ -16,6 +15,7 @@ from corank.inputs import call
 from corank.layers import named_weighted
 from corank.methods import METHODS
 from corank.planning import plan
+from corank.refitting import RIDGE, refit
 from corank.rules import Ranks
 from corank.spectra import spectrum
 from corank.testing import NETWORKS, awkward, networks

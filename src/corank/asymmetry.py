@@ -1,30 +1,23 @@
-"""Factors that make up for the splits before them: each layer is fitted to the inputs that it will get.
-
-Shapes: G groups, N filters in a group, C input channels of a group.
-"""
+"""Factors that make up for the splits before them: each layer is fitted to the inputs it will get."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from corank.calibration import Moments, Sums, calibrate, channel_columns
+from corank.calibration import Moments, calibrate
 from corank.errors import LayerError
 from corank.inputs import Forward
-from corank.layers import FilterLayer, filter_matrix, from_filters, replace_layer
+from corank.layers import FilterLayer, replace_layer
 from corank.methods import Method
 from corank.passes import HaltedPass
 from corank.probing import unchanged
-
-RIDGE = 1e-6  # of the mean variance, at least; a layer seen at few positions gets filters / positions
-
-Pair: TypeAlias = tuple[Tensor, Tensor]  # a layer's input in the split network, its output in the dense one
+from corank.refitting import Pair, refit
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,61 +69,6 @@ def split_in_order(
             _replace(small, orders[name], orders[name].layer, stats[name], training[name])
         waiting = {name: order for name, order in orders.items() if name not in often}
         _run_both(model, small, waiting, training, batches, forward)
-
-
-def refit(
-    layer: FilterLayer, run: Callable[[Tensor], Tensor], pairs: Iterable[Pair], *, inputs: bool = False
-) -> tuple[FilterLayer, Moments]:
-    """Recombine a layer's outputs so that they come closest to those wanted: W' = T W and a new bias.
-
-    T = I + E[(y − ŷ) ŷᵀ] E[ŷ ŷᵀ]⁻¹ about the means, inside each group: what the errors have in common with
-    the outputs is put right. A ridge draws T to the identity, so that where there is no error, or no data,
-    the layer stays as it is. It is N / positions of the mean variance: what N entries a row can follow of
-    chance alone.
-
-    Args:
-        layer: the layer whose weight and bias are changed in a copy.
-        run: x̂ ↦ ŷ, the layer itself, or a chain that ends in it.
-        pairs: (x̂, y), a batch each.
-        inputs: measure x̂ too; `layer` must then be what x̂ enters.
-    Returns: the copy, and the moments of its own outputs on these inputs.
-    """
-    outputs, errors, seen = Sums(), Sums(), Sums()
-    for x, wanted in pairs:
-        given = run(x)
-        columns = channel_columns(layer, given).double()
-        if layer.bias is not None:
-            columns = columns - layer.bias.reshape(len(columns), -1, 1)
-        outputs.add(columns)
-        errors.add(channel_columns(layer, wanted).double() - channel_columns(layer, given).double(), columns)
-        if inputs:
-            seen.add(channel_columns(layer, x))
-    covariance, cross = outputs.covariance(), errors.covariance(outputs)
-    size = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
-    share = RIDGE + covariance.shape[-1] / outputs.count
-    rounding = 1e-12 * outputs.second.diagonal(dim1=-2, dim2=-1).mean(-1) / outputs.count
-    ridge = (share * size + rounding).clamp(min=torch.finfo(torch.float64).tiny)
-    one = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    change = torch.linalg.solve(covariance + ridge[:, None, None] * one, cross, left=False)
-    t_GNN = one + change
-    shift = errors.mean() - (change @ outputs.mean()[..., None])[..., 0]
-    fitted = _with(layer, t_GNN @ filter_matrix(layer).double(), shift.flatten())
-    mean = (t_GNN @ outputs.mean()[..., None])[..., 0]
-    moments = Moments(outputs.count, mean, t_GNN @ covariance @ t_GNN.mT)
-    if inputs:
-        moments = replace(moments, input_mean_GC=seen.mean(), input_second_GCC=seen.second / seen.count)
-    return fitted, moments
-
-
-def _with(layer: FilterLayer, w_GND: Tensor, shift: Tensor) -> FilterLayer:
-    """Copy a layer with another weight, of the same layout, and its bias shifted."""
-    made = copy.deepcopy(layer)
-    weight = torch.empty_like(layer.weight).copy_(from_filters(w_GND, layer))
-    made.weight = nn.Parameter(weight, layer.weight.requires_grad)
-    bias = shift if layer.bias is None else layer.bias.double() + shift
-    frozen = layer.weight if layer.bias is None else layer.bias
-    made.bias = nn.Parameter(bias.to(layer.weight.dtype), frozen.requires_grad)
-    return made
 
 
 def _replace(
