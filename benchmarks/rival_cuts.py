@@ -20,10 +20,9 @@ from torch import Tensor, nn
 import corank
 from corank.candidates import find_candidates
 from corank.cost import model_cost
-from corank.layers import filter_layers
 from corank.spectra import rank_at
 
-MULTIPLE = 16
+TABLE_SECONDS = 60.0  # for each of our latency tables
 STEPS = 9  # bisections of a rival's knob
 AIMET_CANDIDATES = 4  # ratios tried in each layer; its default of 10 takes 2.5 times as long
 AIMET_TOLERANCE = 0.05  # of the share: what counts as having reached it
@@ -33,9 +32,14 @@ Make = Callable[[nn.Module, float], nn.Module]
 
 
 def our_plan(model: nn.Module, x: Tensor, share: float, engine: str, threads: int) -> corank.Plan:
-    """Plan with what corank has for an engine: the one place to switch to a latency table."""
-    del engine, threads  # of the latency table that is to come
-    return corank.plan(model, corank.Budget(macs=share), example=x, multiple=MULTIPLE, types=("conv",))
+    """Plan from times measured in the engine: as many multiply-accumulates as the rivals, or fewer."""
+    times = corank.latency_table(
+        model, x, backend=engine, threads=threads, types=("conv",), time_budget=TABLE_SECONDS, progress=False
+    )
+    try:
+        return corank.plan(model, corank.Budget(macs=share), example=x, table=times, types=("conv",))
+    except corank.InfeasibleError as reason:  # not enough splits pay: as deep as they do
+        return reason.best_plan
 
 
 def macs(model: nn.Module, x: Tensor) -> int:
@@ -66,8 +70,8 @@ def largest(make: Make, model: nn.Module, x: Tensor, share: float) -> float:
 
 def uniform_energy(model: nn.Module, x: Tensor, share: float) -> nn.Module:
     """Cut every layer at one energy, with our own filter basis: the paper's rule, as `corank.Energy`."""
-    usable, skipped = filter_layers(model, types=("conv",))
-    layers = find_candidates(model, usable, skipped, x, {}, {})
+    found = find_candidates(model, x, types=("conv",)).layers
+    layers = {name: candidate for name, (candidate,) in found.items()}
     before = macs(model, x)
 
     def at(energy: float) -> tuple[float, dict[str, int]]:

@@ -24,7 +24,7 @@ from benchmarks.chains import against
 from benchmarks.decaying import RANK_SHARE, decay_
 from benchmarks.networks import make
 from benchmarks.record import describe_run, interval, rounded, say, store, stored, table
-from benchmarks.rival_cuts import AIMET_CANDIDATES, MULTIPLE, RIVALS, macs, our_plan
+from benchmarks.rival_cuts import AIMET_CANDIDATES, RIVALS, TABLE_SECONDS, macs, our_plan
 from corank.benchmarks import find_backend, pinned, time_interleaved
 from corank.benchmarks.machine import usable_threads
 from corank.engines import silenced
@@ -166,9 +166,9 @@ def page(data: dict[str, Any]) -> str:
     installed = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no rival installed"
     return (
         f"Batch 1, float32. Every cut aims at {SHARE:.0%} of the network's multiply-accumulates (the table "
-        "says what it reached) and touches convolutions only; ours has ranks that are multiples of "
-        f"{MULTIPLE}. Weights are made, with spectra such that 95% of the energy lies in about {RANK_SHARE:.0%} of the "
-        "directions, so that "
+        "says what it reached) and touches convolutions only; ours is planned from a latency table of that "
+        f"engine, measured in {TABLE_SECONDS:.0f} s. Weights are made, with spectra such that 95% of the "
+        f"energy lies in about {RANK_SHARE:.0%} of the directions, so that "
         "an energy has something to choose; nothing here speaks of accuracy. *Over dense* is the speedup; "
         "*ours faster* the ratio of a rival's time to ours, interleaved in one run. *Output error* is the "
         "relative difference of the outputs on one random input: the cuts do not keep equally much. tltorch "

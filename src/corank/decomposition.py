@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
 
 from torch import nn
 
+from corank.asymmetry import Order, split_in_order
 from corank.calibration import Moments
 from corank.errors import CorankError, LayerError
-from corank.layers import copy_network, filter_layers, match_names, reject_unusable_values, replace_layer
+from corank.inputs import Forward, run_batch
+from corank.layers import (
+    copy_network,
+    filter_layers,
+    match_names,
+    reject_unusable_values,
+    replace_layer,
+    unwrap,
+)
 from corank.methods import METHODS
 from corank.plans import Plan
 
 
-def decompose(model: nn.Module, plan: Plan, stats: Mapping[str, Moments] | None = None) -> nn.Module:
+def decompose(
+    model: nn.Module,
+    plan: Plan,
+    stats: Mapping[str, Moments] | None = None,
+    *,
+    asymmetric: Iterable[Any] | None = None,
+    max_batches: int | None = None,
+    forward: Forward = run_batch,
+) -> nn.Module:
     """Copy a network with every layer of the plan split; the network itself is not touched.
 
     Args:
         model: the network that the plan was made for.
         plan: what to do to each layer.
         stats: the statistics that the plan was made with, if it was made with any.
+        asymmetric: batches to fit each layer on, in the order of the network, to the outputs of the dense
+            network from the inputs that the splits before it give; later layers then make up for earlier
+            ones. They take the place of `stats`, and the plan must be one with statistics.
+        max_batches: of `asymmetric`, stop after so many; all are held at once.
+        forward: `(model, batch) -> anything`, how such a batch is run.
     Returns: a copy of stock `nn` modules; a module used under several names is replaced under all of them.
     Raises: LayerError, when the plan names a layer that the network does not have, or that changed since;
-        CorankError, when the plan's statistics are missing.
+        CorankError, when the plan's statistics are missing, or asymmetric factors are asked of a plan
+        that keeps the weights.
 
     >>> import torch
     >>> from corank.planning import plan
@@ -32,17 +57,17 @@ def decompose(model: nn.Module, plan: Plan, stats: Mapping[str, Moments] | None 
     >>> torch.allclose(small(torch.ones(1, 8)), net(torch.ones(1, 8)), atol=1e-6)
     True
     """
-    if plan.factors == "outputs" and stats is None:
-        raise CorankError(
-            "decompose: this plan keeps the outputs that corank.calibrate measured. "
-            "Pass the same statistics, or plan again without them."
-        )
+    batches = None if asymmetric is None else list(islice(asymmetric, max_batches))
+    _check(plan, stats, batches)
     holder = nn.ModuleList([copy_network(model)])  # so that a network that is a layer is replaced too
     layers, skipped = filter_layers(holder[0])
+    dense, _ = filter_layers(unwrap(model))
+    orders = {}
     for name, choice in plan.layers.items():
         if name in skipped:
             raise LayerError(f"{name}: cannot be split: {skipped[name]}.")
-        layer = layers[match_names(name, layers)[0]]
+        (found,) = match_names(name, layers)
+        layer = layers[found]
         method = METHODS[choice.method]
         if (full := method.full_rank(layer)) != choice.full_rank:
             raise LayerError(
@@ -50,9 +75,29 @@ def decompose(model: nn.Module, plan: Plan, stats: Mapping[str, Moments] | None 
                 "Plan again for this network."
             )
         reject_unusable_values(name, layer.weight)
+        orders[found] = Order(layer, dense[found], method, choice.rank)
+    if batches is not None:
+        split_in_order(unwrap(model), holder, orders, batches, forward)
+        return holder[0]
+    for name, order in orders.items():
         moments = _moments(name, stats) if plan.factors == "outputs" else None
-        replace_layer(holder, layer, method.factors(layer, choice.rank, moments))
+        replace_layer(holder, order.layer, order.method.factors(order.layer, order.rank, moments))
     return holder[0]
+
+
+def _check(plan: Plan, stats: Mapping[str, Moments] | None, batches: list[Any] | None) -> None:
+    if batches is not None and plan.factors != "outputs":
+        raise CorankError(
+            "decompose: asymmetric factors keep the outputs, and this plan was made to keep the weights. "
+            "Plan again with stats=corank.calibrate(model, batches)."
+        )
+    if batches == []:
+        raise CorankError("decompose: asymmetric has no batch. Give a loader, or a list, with at least one.")
+    if plan.factors == "outputs" and stats is None and batches is None:
+        raise CorankError(
+            "decompose: this plan keeps the outputs that corank.calibrate measured. "
+            "Pass the same statistics, or plan again without them."
+        )
 
 
 def _moments(name: str, stats: Mapping[str, Moments] | None) -> Moments:
