@@ -63,7 +63,9 @@ def networks() -> dict[str, Make]:
     }
 
 
-def measure(name: str, engine: str, batch: int, threads: int, seed: int) -> dict[str, Any]:
+def measure(
+    name: str, engine: str, batch: int, threads: int, seed: int, seconds: float = SECONDS
+) -> dict[str, Any]:
     """Compress one network for one engine and batch, and race the result against dense twice."""
     begin = time.perf_counter()
     torch.manual_seed(seed)
@@ -79,7 +81,7 @@ def measure(name: str, engine: str, batch: int, threads: int, seed: int) -> dict
                 example=example,
                 backend=engine,
                 threads=threads,
-                time_budget=SECONDS,
+                time_budget=seconds,
                 rounds=ROUNDS,
                 seed=seed,
                 progress=False,
