@@ -12,6 +12,7 @@ from corank._version import __version__
 
 if TYPE_CHECKING:
     from corank.benchmarks import BenchResult, bench
+    from corank.benchmarks.headroom import headroom
     from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
     from corank.decomposition import decompose
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     )
     from corank.exporting import export
     from corank.force_state import load_force, save_force
+    from corank.headrooms import Headroom
     from corank.latency import LatencyTable
     from corank.methods import METHODS, fold
     from corank.planning import plan
@@ -35,16 +37,19 @@ if TYPE_CHECKING:
     from corank.store import load, save
     from corank.strength import Adaptive, AutoStrength
     from corank.surrogate import force_loss
+    from corank.targets import Target
     from corank.tasks import Metric, Task, classification
 
 _HOMES = {
     "corank.benchmarks": ("BenchResult", "bench"),
+    "corank.benchmarks.headroom": ("headroom",),
     "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
     "corank.exporting": ("export",),
     "corank.force_state": ("load_force", "save_force"),
+    "corank.headrooms": ("Headroom",),
     "corank.latency": ("LatencyTable",),
     "corank.methods": ("METHODS", "fold"),
     "corank.planning": ("plan",),
@@ -56,6 +61,7 @@ _HOMES = {
     "corank.store": ("load", "save"),
     "corank.strength": ("Adaptive", "AutoStrength"),
     "corank.surrogate": ("force_loss",),
+    "corank.targets": ("Target",),
     "corank.tasks": ("Metric", "Task", "classification"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -74,6 +80,7 @@ __all__ = [
     "ExtraError",
     "FileError",
     "ForceRegularizer",
+    "Headroom",
     "InfeasibleError",
     "LatencyTable",
     "LayerError",
@@ -82,6 +89,7 @@ __all__ = [
     "Plan",
     "Ranks",
     "Spectrum",
+    "Target",
     "Task",
     "__version__",
     "bench",
@@ -92,6 +100,7 @@ __all__ = [
     "finetune",
     "fold",
     "force_loss",
+    "headroom",
     "latency_table",
     "load",
     "load_force",
