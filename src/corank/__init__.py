@@ -12,6 +12,7 @@ from corank._version import __version__
 
 if TYPE_CHECKING:
     from corank.benchmarks import BenchResult, bench
+    from corank.benchmarks.headroom import headroom
     from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
     from corank.compression import Result, compress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     )
     from corank.exporting import export
     from corank.force_state import load_force, save_force
+    from corank.headrooms import Headroom
     from corank.latency import LatencyTable
     from corank.methods import METHODS, fold
     from corank.planning import plan
@@ -37,11 +39,13 @@ if TYPE_CHECKING:
     from corank.store import load, save
     from corank.strength import Adaptive, AutoStrength
     from corank.surrogate import force_loss
+    from corank.targets import Target
     from corank.tasks import Metric, Task, classification
     from corank.verdicts import Verdict
 
 _HOMES = {
     "corank.benchmarks": ("BenchResult", "bench"),
+    "corank.benchmarks.headroom": ("headroom",),
     "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.compression": ("Result", "compress"),
@@ -49,6 +53,7 @@ _HOMES = {
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
     "corank.exporting": ("export",),
     "corank.force_state": ("load_force", "save_force"),
+    "corank.headrooms": ("Headroom",),
     "corank.latency": ("LatencyTable",),
     "corank.methods": ("METHODS", "fold"),
     "corank.planning": ("plan",),
@@ -61,6 +66,7 @@ _HOMES = {
     "corank.store": ("load", "save"),
     "corank.strength": ("Adaptive", "AutoStrength"),
     "corank.surrogate": ("force_loss",),
+    "corank.targets": ("Target",),
     "corank.tasks": ("Metric", "Task", "classification"),
     "corank.verdicts": ("Verdict",),
 }
@@ -81,6 +87,7 @@ __all__ = [
     "ExtraError",
     "FileError",
     "ForceRegularizer",
+    "Headroom",
     "InfeasibleError",
     "Latency",
     "LatencyTable",
@@ -91,6 +98,7 @@ __all__ = [
     "Ranks",
     "Result",
     "Spectrum",
+    "Target",
     "Task",
     "Verdict",
     "__version__",
@@ -103,6 +111,7 @@ __all__ = [
     "finetune",
     "fold",
     "force_loss",
+    "headroom",
     "latency_table",
     "load",
     "load_force",

@@ -15,11 +15,11 @@ from corank.engines import Session, import_openvino, open_onnxruntime, open_open
 from corank.errors import CorankError
 from corank.exporting import export
 from corank.inputs import Example, tensors
+from corank.targets import PRECISIONS
 
 Run: TypeAlias = Callable[[], object]
 
 FILE_ENGINES = ("onnxruntime", "openvino")
-PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "float32": "float32", "bfloat16": "bfloat16"}
 
 
 def check_terms(model: nn.Module, example: Example, backend: str, precision: str | None) -> str:
