@@ -162,6 +162,8 @@ def held_back_text(data: dict[str, Any]) -> str:
                 ]
             )
         said += reading(engine, batch, one["held_back"])
+        said.append(groups_reading(engine, batch, one))
+    said += layout_reading(data)
     if not lines:
         return "Not measured."
     head = ["engine", "batch", "layer", "speedup (95%)", "dense, of peak", "both, of peak"]
@@ -185,6 +187,33 @@ def reading(engine: str, batch: str, held: dict[str, Any]) -> list[str]:
             "take alone"
         )
     return said
+
+
+def groups_reading(engine: str, batch: str, one: dict[str, Any]) -> str:
+    """Say what two groups cost: conv4 has them, conv3 does not, at the same maps."""
+    kept = []
+    for layer in ("conv3", "conv4"):
+        row = one["layers"][layer]["rows"]["a"]
+        kept.append(row["speedup"] / row["roofline"])
+    return (
+        f"{engine}, batch {batch}, groups: row a gives {kept[0]:.2f} of its roofline speedup in conv3 (one "
+        f"group) and {kept[1]:.2f} in conv4 (two)"
+    )
+
+
+def layout_reading(data: dict[str, Any]) -> list[str]:
+    """Say what the memory layout does to a split in torch, where both layouts were measured."""
+    said = []
+    engines = ("torch", "torch_channels_last")
+    if not all(engine in data for engine in engines):
+        return said
+    for batch in data[engines[0]]["batches"].keys() & data[engines[1]]["batches"].keys():
+        gains = [data[engine]["batches"][batch]["convolutions"]["a"]["speedup"] for engine in engines]
+        said.append(
+            f"torch, batch {batch}, layout: row a is {gains[0]:.2f} times as fast as dense with contiguous "
+            f"maps, {gains[1]:.2f} times with channels last, each over the dense network of its own layout"
+        )
+    return sorted(said)
 
 
 def candidates(layer: dict[str, Any]) -> Iterator[dict[str, str]]:

@@ -170,6 +170,13 @@ def test_the_page_says_of_every_goal_whether_it_was_met(speedup, passed, missed)
     assert "| torch | 1 | conv3, 2 threads |" in text
 
 
+def test_the_page_compares_layouts_and_groups():
+    data = canned(2.0) | {"torch_channels_last": canned(3.0)["torch"]}
+    text = page(data)
+    assert "row a is 2.00 times as fast as dense with contiguous maps, 3.00 times with channels last" in text
+    assert "row a gives 0.50 of its roofline speedup in conv3" in text
+
+
 def test_the_page_says_when_something_was_not_measured():
     data = canned(2.0)
     found = data["torch"]["batches"]["1"]
