@@ -18,6 +18,7 @@ from corank.benchmarks.table_measure import AGAIN, measure_step
 from corank.benchmarks.table_order import GROUP, Step, halved, plan_steps
 from corank.benchmarks.table_ranks import ranks_to_time
 from corank.benchmarks.table_rows import make_rows
+from corank.benchmarks.table_runners import Prepared
 from corank.benchmarks.table_survey import Wanted, survey_model
 from corank.benchmarks.table_units import read_unit
 from corank.methods import METHODS
@@ -38,7 +39,7 @@ class Machine:
         self.now, self.groups, self.drifting, self.fails_at = 0.0, [], drifting, fails_at
 
     def prepare(self, chain, x, folder):
-        return lambda: chain
+        return Prepared(lambda: chain)
 
     def measure(self, runners):
         if self.fails_at == len(self.groups):

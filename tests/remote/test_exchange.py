@@ -70,7 +70,7 @@ def test_times_that_are_missing_incomplete_or_of_other_files_are_refused(tmp_pat
     with pytest.raises(corank.FileError, match="Run run_table.py in the folder first"):
         import_table(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    times = {"schema": 1, "manifest": manifest["digest"], "terms": {}, "groups": {"0": [[1.0, 1.0]]}}
+    times = {"schema": 1, "manifest": manifest["digest"], "terms": {}, "groups": {"0": {}}}
     (folder / "times.json").write_text(json.dumps(times))
     with pytest.raises(corank.FileError, match="groups were not timed"):
         import_table(folder)

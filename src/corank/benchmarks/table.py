@@ -19,7 +19,7 @@ from corank.benchmarks.table_cache import open_times
 from corank.benchmarks.table_fill import MIN_TIME, fill, note_missed, note_unsteady
 from corank.benchmarks.table_ranks import Methods, RankChoice
 from corank.benchmarks.table_rows import make_rows
-from corank.benchmarks.table_runners import Run, check_terms, prepare_chain, prepare_whole, terms_of
+from corank.benchmarks.table_runners import Prepared, Run, check_terms, prepare_chain, prepare_whole, terms_of
 from corank.benchmarks.table_survey import Survey, Wanted, survey_model
 from corank.errors import CorankError
 from corank.inputs import Example, first_tensor
@@ -77,9 +77,10 @@ def latency_table(
 
     Each different layer is timed once, with random weights, on the shape, dtype and memory format of its real
     input, together with the batch norm and the activation that fuse with it. Dense and splits take turns in
-    one run; a run during which the machine drifted is repeated, at most twice, then noted. A row's `ms` is
-    the dense layer's time times the ratio, of all the layer's calls in one run of the network. The whole
-    dense network is timed as well.
+    one run. What ONNX Runtime and OpenVINO spend on reordering the input and output of a layer timed alone is
+    left out of both, since inside a network they do not. A run during which the machine drifted is repeated,
+    at most twice, then noted. A row's `ms` is the dense layer's time times the ratio, of all the layer's
+    calls in one run of the network. The whole dense network is timed as well.
 
     Args:
         model: the network; its weights do not matter. It is left as it was.
@@ -155,7 +156,7 @@ def time_survey(
     def measure(runners: Mapping[str, Run]) -> Mapping[str, timing.Times]:
         return timing.time_interleaved(runners, terms.rounds, min_time=MIN_TIME, seed=terms.seed)
 
-    def prepare(chain: nn.Sequential, x: Tensor, folder: Path) -> Run:
+    def prepare(chain: nn.Sequential, x: Tensor, folder: Path) -> Prepared:
         return prepare_chain(terms.backend, chain, x, terms.threads, folder, terms.precision)
 
     stop = None if terms.time_budget is None else start + terms.time_budget

@@ -172,9 +172,10 @@ def import_table(folder: Path | str, seed: int = 0) -> LatencyTable:
             )
         times, unsteady = Times({}), []
         for number, group in enumerate(groups):
+            timed = found["groups"][str(number)]
             taken = {
-                key: np.array(some)
-                for key, some in zip(group["keys"], found["groups"][str(number)], strict=True)
+                key: np.array(some) * (1 - edge)
+                for key, some, edge in zip(group["keys"], timed["times"], timed["edges"], strict=True)
             }
             if "unit" not in group:
                 times.whole["whole"] = float(np.median(taken["whole"]))

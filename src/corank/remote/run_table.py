@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,12 @@ from typing import Any
 
 import numpy as np
 
+RUNS = 16  # of a profile, after three to warm up
+REORDERS = ("Reorder", "ReorderInput", "ReorderOutput")
+IDLE = ("Input", "Output", "Parameter", "Result", "Const", "Constant")
 
-def open_onnxruntime(path: Path, arrays: list[Any], threads: int) -> Callable[[], object]:
+
+def start_onnxruntime(path: Path, threads: int, profile: str = "") -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -28,12 +33,42 @@ def open_onnxruntime(path: Path, arrays: list[Any], threads: int) -> Callable[[]
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.enable_profiling = bool(profile)
+    if profile:
+        options.profile_file_prefix = profile
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def open_onnxruntime(path: Path, arrays: list[Any], threads: int) -> Callable[[], object]:
+    session = start_onnxruntime(path, threads)
     feed = dict(zip([one.name for one in session.get_inputs()], arrays))  # noqa: B905 (old Pythons)
     return lambda: session.run(None, feed)
 
 
-def open_openvino(path: Path, arrays: list[Any], threads: int) -> Callable[[], object]:
+def profile_onnxruntime(path: Path, arrays: list[Any], threads: int) -> list[tuple[float, list[Any]]]:
+    with tempfile.TemporaryDirectory() as place:
+        session = start_onnxruntime(path, threads, str(Path(place) / "profile"))
+        feed = dict(zip([one.name for one in session.get_inputs()], arrays))  # noqa: B905 (old Pythons)
+        for _ in range(3 + RUNS):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    runs = sorted((one for one in events if one.get("name") == "model_run"), key=lambda one: one["ts"])
+    nodes = [one for one in events if one.get("cat") == "Node" and one["name"].endswith("kernel_time")]
+    nodes.sort(key=lambda one: one["ts"])
+    return [
+        (
+            run["dur"] * 1e-6,
+            [
+                (one["args"]["op_name"], one["dur"] * 1e-6)
+                for one in nodes
+                if run["ts"] <= one["ts"] <= run["ts"] + run["dur"]
+            ],
+        )
+        for run in runs[3:]
+    ]
+
+
+def start_openvino(path: Path, arrays: list[Any], threads: int, profile: bool = False) -> Any:
     import openvino
 
     core = openvino.Core()
@@ -43,19 +78,50 @@ def open_openvino(path: Path, arrays: list[Any], threads: int) -> Callable[[], o
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
+        "PERF_COUNT": profile,
     }
     request = core.compile_model(core.read_model(str(path)), "CPU", options).create_infer_request()
-    tensors = [openvino.Tensor(array, shared_memory=True) for array in arrays]
-    for index, tensor in enumerate(tensors):
-        request.set_input_tensor(index, tensor)
+    for index, array in enumerate(arrays):
+        request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+    return request
 
-    def run(held: list[Any] = tensors) -> None:
+
+def open_openvino(path: Path, arrays: list[Any], threads: int) -> Callable[[], object]:
+    request = start_openvino(path, arrays, threads)
+    return lambda: request.infer()
+
+
+def profile_openvino(path: Path, arrays: list[Any], threads: int) -> list[tuple[float, list[Any]]]:
+    request = start_openvino(path, arrays, threads, profile=True)
+    found = []
+    for _ in range(3 + RUNS):
+        start = time.perf_counter()
         request.infer()
-
-    return run
+        wall = time.perf_counter() - start
+        found.append(
+            (wall, [(one.node_type, one.real_time.total_seconds()) for one in request.profiling_info])
+        )
+    return found[3:]
 
 
 ENGINES = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
+PROFILES = {"onnxruntime": profile_onnxruntime, "openvino": profile_openvino}
+
+
+def edge_share(profile: list[tuple[float, list[Any]]]) -> float:
+    """Return the share of the time that reorders at both ends take; see corank.benchmarks.edges."""
+    spent = []
+    for _, nodes in profile:
+        working = [one for one in nodes if one[0] not in IDLE]
+        edges = 0.0
+        for side in (working, working[::-1]):
+            for kind, seconds in side:
+                if kind not in REORDERS:
+                    break
+                edges += seconds
+        spent.append(0.0 if all(kind in REORDERS for kind, _ in working) else edges)
+    total = min(wall for wall, _ in profile)
+    return min(min(spent) / total, 0.9) if total > 0 else 0.0
 
 
 def sample(run: Callable[[], object], repeats: int) -> float:
@@ -121,7 +187,14 @@ def main() -> None:
             continue
         arrays = make_inputs(group["inputs"])
         runs = [ENGINES[given.backend](folder / file, arrays, given.threads) for file in group["files"]]
-        done["groups"][str(number)] = time_in_turns(runs, manifest["rounds"], manifest["min_time"])
+        times = time_in_turns(runs, manifest["rounds"], manifest["min_time"])
+        profile = PROFILES[given.backend]
+        alone = "unit" in group  # the whole network keeps its edges
+        edges = [
+            edge_share(profile(folder / file, arrays, given.threads)) if alone else 0.0
+            for file in group["files"]
+        ]
+        done["groups"][str(number)] = {"times": times, "edges": edges}
         beside = path.with_name("times.json.tmp")
         beside.write_text(json.dumps(done))
         beside.replace(path)
