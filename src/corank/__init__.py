@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from corank._version import __version__
 
 if TYPE_CHECKING:
+    from corank.applying import apply_plan
     from corank.benchmarks import BenchResult, bench
     from corank.calibration import Moments, calibrate
     from corank.decomposition import decompose
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from corank.tasks import Metric, Task, classification
 
 _HOMES = {
+    "corank.applying": ("apply_plan",),
     "corank.benchmarks": ("BenchResult", "bench"),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.decomposition": ("decompose",),
@@ -79,6 +81,7 @@ __all__ = [
     "Spectrum",
     "Task",
     "__version__",
+    "apply_plan",
     "bench",
     "calibrate",
     "classification",

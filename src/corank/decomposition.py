@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from typing import cast
 
 from torch import nn
 
 from corank.calibration import Moments
 from corank.errors import CorankError, LayerError
-from corank.layers import copy_network, filter_layers, match_names, reject_unusable_values, replace_layer
+from corank.layers import (
+    FilterLayer,
+    copy_network,
+    filter_layers,
+    match_names,
+    reject_unusable_values,
+    replace_layer,
+    unwrap,
+)
 from corank.methods import METHODS
-from corank.plans import Plan
+from corank.plans import Choice, Plan
 
 
 def decompose(model: nn.Module, plan: Plan, stats: Mapping[str, Moments] | None = None) -> nn.Module:
@@ -37,22 +47,46 @@ def decompose(model: nn.Module, plan: Plan, stats: Mapping[str, Moments] | None 
             "decompose: this plan keeps the outputs that corank.calibrate measured. "
             "Pass the same statistics, or plan again without them."
         )
-    holder = nn.ModuleList([copy_network(model)])  # so that a network that is a layer is replaced too
-    layers, skipped = filter_layers(holder[0])
+    model = unwrap(model)
+    layers = planned_layers(model, plan)
+    owners = Counter(id(one) for part in model.modules() for one in part._parameters.values())
+    weights = [cast(nn.Parameter, layer.weight) for layer in layers.values()]
+    spared = [weight for weight in weights if owners[id(weight)] == 1]
+    holder = nn.ModuleList([copy_network(model, without=spared)])  # a network that is a layer is replaced too
+    copies = planned_layers(holder[0], plan)
+    for name, layer in layers.items():
+        moments = _moments(name, stats) if plan.factors == "outputs" else None
+        replace_layer(holder, copies[name], split_layer(name, layer, plan.layers[name], moments))
+    return holder[0]
+
+
+def planned_layers(model: nn.Module, plan: Plan) -> dict[str, FilterLayer]:
+    """Return the layers that a plan splits, by the plan's names.
+
+    Raises: LayerError, when the network does not have one, or cannot have it split as planned.
+    """
+    layers, skipped = filter_layers(model)
+    found = {}
     for name, choice in plan.layers.items():
         if name in skipped:
             raise LayerError(f"{name}: cannot be split: {skipped[name]}.")
         layer = layers[match_names(name, layers)[0]]
-        method = METHODS[choice.method]
-        if (full := method.full_rank(layer)) != choice.full_rank:
+        if (full := METHODS[choice.method].full_rank(layer)) != choice.full_rank:
             raise LayerError(
                 f"{name}: the plan was made for full rank {choice.full_rank}, this layer has {full}. "
                 "Plan again for this network."
             )
-        reject_unusable_values(name, layer.weight)
-        moments = _moments(name, stats) if plan.factors == "outputs" else None
-        replace_layer(holder, layer, method.factors(layer, choice.rank, moments))
-    return holder[0]
+        found[name] = layer
+    return found
+
+
+def split_layer(name: str, layer: FilterLayer, choice: Choice, moments: Moments | None) -> nn.Sequential:
+    """Split one layer as planned.
+
+    Raises: LayerError, for weights that are NaN, infinite or on meta.
+    """
+    reject_unusable_values(name, layer.weight)
+    return METHODS[choice.method].factors(layer, choice.rank, moments)
 
 
 def _moments(name: str, stats: Mapping[str, Moments] | None) -> Moments:

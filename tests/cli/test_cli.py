@@ -17,7 +17,7 @@ def _corank(*words, **options):
     return subprocess.run([CORANK, *words], capture_output=True, text=True, check=False, **options)
 
 
-@pytest.mark.parametrize("verb", ["pilot", "report"])
+@pytest.mark.parametrize("verb", ["apply", "pilot", "report"])
 def test_every_verb_has_help_with_an_example(verb):
     done = _corank(verb, "--help")
     assert done.returncode == 0
@@ -37,6 +37,10 @@ def test_help_imports_nothing_heavy():
         (["pilot", "--out", "x", "--kind", "love"], "love"),
         (["pilot", "--out", "x", "--backend", "tensorrt"], "tensorrt"),
         (["report", "absent.json"], "absent.json: cannot be read"),
+        (
+            ["apply", "absent.json", "w", "--model", "torch.nn:Identity", "--out", "x"],
+            "absent.json: cannot be",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2_and_leaves_nothing(tmp_path, words, message):

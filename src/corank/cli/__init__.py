@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from corank.cli.apply import apply
 from corank.cli.pilot import pilot
 from corank.cli.report import report
 from corank.errors import CorankError
@@ -18,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(apply)
 app.command()(pilot)
 app.command()(report)
 
