@@ -253,7 +253,7 @@ def section(depth: int, found: dict[str, Any]) -> str:
             ],
             every,
         )
-        + "\n\nAt equal accuracy: the fastest of each way that loses no more than so many points on dev, with "
+        + "\n\nAt equal accuracy: the fastest of each way that loses at most so many points on dev, with "
         "its setting and what it loses on final; dense where none does.\n\n"
         + table(["points lost", "engine", *WAYS, "fastest"], equal)
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from corank._version import __version__
 
 if TYPE_CHECKING:
+    from corank.applying import apply_plan
     from corank.benchmarks import BenchResult, bench
     from corank.benchmarks.headroom import headroom
     from corank.benchmarks.table import latency_table
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from corank.verdicts import Verdict
 
 _HOMES = {
+    "corank.applying": ("apply_plan",),
     "corank.benchmarks": ("BenchResult", "bench"),
     "corank.benchmarks.headroom": ("headroom",),
     "corank.benchmarks.table": ("latency_table",),
@@ -102,6 +104,7 @@ __all__ = [
     "Task",
     "Verdict",
     "__version__",
+    "apply_plan",
     "bench",
     "calibrate",
     "classification",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +43,14 @@ class Candidate:
             )
         self.name, self.layer, self.method, self.calls, self.moments = name, layer, method, calls, moments
         self.full = method.full_rank(layer)
-        self.energies_GR = method.energies(layer, moments)
         self.before = layer_cost(layer, calls)
         # output statistics give a split a bias that the layer may lack
         self.bias = True if moments is not None else None
+
+    @cached_property
+    def energies_GR(self) -> Tensor | None:
+        """The energy of each direction, found when it is first asked for; None where a method has none."""
+        return self.method.energies(self.layer, self.moments)
 
     def structure(self, rank: int) -> nn.Sequential:
         """Return the split of this rank without weights, on meta."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from corank.calibration import Moments
 from corank.errors import CorankError, LayerError
 from corank.inputs import Forward, run_batch
 from corank.layers import (
+    FilterLayer,
     copy_network,
     filter_layers,
     match_names,
@@ -21,7 +23,7 @@ from corank.layers import (
     unwrap,
 )
 from corank.methods import METHODS
-from corank.plans import Plan
+from corank.plans import Choice, Plan
 
 
 def decompose(
@@ -59,30 +61,61 @@ def decompose(
     """
     batches = None if asymmetric is None else list(islice(asymmetric, max_batches))
     _check(plan, stats, batches)
-    holder = nn.ModuleList([copy_network(model)])  # so that a network that is a layer is replaced too
-    layers, skipped = filter_layers(holder[0])
-    dense, _ = filter_layers(unwrap(model))
+    model = unwrap(model)
+    layers = planned_layers(model, plan)
+    if batches is not None:
+        return _split_in_order(model, plan, layers, batches, forward)
+    owners = Counter(id(one) for part in model.modules() for one in part._parameters.values())
+    weights = [cast(nn.Parameter, layer.weight) for layer in layers.values()]
+    spared = [weight for weight in weights if owners[id(weight)] == 1]
+    holder = nn.ModuleList([copy_network(model, without=spared)])  # a network that is a layer is replaced too
+    copies = planned_layers(holder[0], plan)
+    for name, layer in layers.items():
+        moments = _moments(name, stats) if plan.factors == "outputs" else None
+        replace_layer(holder, copies[name], split_layer(name, layer, plan.layers[name], moments))
+    return holder[0]
+
+
+def _split_in_order(
+    model: nn.Module, plan: Plan, layers: Mapping[str, FilterLayer], batches: list[Any], forward: Forward
+) -> nn.Module:
+    holder = nn.ModuleList([copy_network(model)])
+    copies = planned_layers(holder[0], plan)
     orders = {}
+    for name, choice in plan.layers.items():
+        reject_unusable_values(name, layers[name].weight)
+        orders[name] = Order(copies[name], layers[name], METHODS[choice.method], choice.rank)
+    split_in_order(model, holder, orders, batches, forward)
+    return holder[0]
+
+
+def planned_layers(model: nn.Module, plan: Plan) -> dict[str, FilterLayer]:
+    """Return the layers that a plan splits, by the plan's names.
+
+    Raises: LayerError, when the network does not have one, or cannot have it split as planned.
+    """
+    layers, skipped = filter_layers(model)
+    found = {}
     for name, choice in plan.layers.items():
         if name in skipped:
             raise LayerError(f"{name}: cannot be split: {skipped[name]}.")
-        (found,) = match_names(name, layers)
-        layer = layers[found]
-        method = METHODS[choice.method]
-        if (full := method.full_rank(layer)) != choice.full_rank:
+        layer = layers[match_names(name, layers)[0]]
+        if (full := METHODS[choice.method].full_rank(layer)) != choice.full_rank:
             raise LayerError(
                 f"{name}: the plan was made for full rank {choice.full_rank}, this layer has {full}. "
                 "Plan again for this network."
             )
-        reject_unusable_values(name, layer.weight)
-        orders[found] = Order(layer, dense[found], method, choice.rank)
-    if batches is not None:
-        split_in_order(unwrap(model), holder, orders, batches, forward)
-        return holder[0]
-    for name, order in orders.items():
-        moments = _moments(name, stats) if plan.factors == "outputs" else None
-        replace_layer(holder, order.layer, order.method.factors(order.layer, order.rank, moments))
-    return holder[0]
+        found[name] = layer
+    return found
+
+
+def split_layer(name: str, layer: FilterLayer, choice: Choice, moments: Moments | None) -> nn.Sequential:
+    """Split one layer as planned.
+
+    Raises: LayerError, for weights that are NaN, infinite or on meta.
+    """
+    reject_unusable_values(name, layer.weight)
+    return METHODS[choice.method].factors(layer, choice.rank, moments)
 
 
 def _check(plan: Plan, stats: Mapping[str, Moments] | None, batches: list[Any] | None) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from corank.cli.apply import apply
 from corank.cli.headroom import headroom
 from corank.cli.pilot import pilot
 from corank.cli.report import report
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(headroom)
 app.command()(table)
+app.command()(apply)
 app.command()(pilot)
 app.command()(report)
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from corank.benchmarks import count_subnormal
 from corank.calibration import calibrate
 from corank.decomposition import decompose
 from corank.methods import fold
@@ -42,6 +43,7 @@ class Arm:
     spectrum: Spectrum  # before the cut
     plan: Plan | None = None
     errors: dict[str, float] = field(default_factory=dict)  # relative error of each cut layer's weights
+    subnormal: int = 0  # weights below float32's normal range at the time of the cut, before it
     accuracy_after_cut: float | None = None  # on dev, batch norm re-estimated, before fine-tuning
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
@@ -68,6 +70,7 @@ def train_arm(
         arm, task, options, "before_cut", options.before_cut, options.learning_rate_before, force, progress
     )
     arm.spectrum = spectrum(arm.model, types=("conv",))
+    arm.subnormal = count_subnormal(arm.model)
     if with_cut:
         _cut(arm, problem, task, problem.make_task(seed + 1).train, options)
     _train(arm, task, options, "after_cut", options.after_cut, options.learning_rate_after, None, progress)
