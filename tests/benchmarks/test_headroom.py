@@ -7,7 +7,7 @@ from torch import nn
 
 import corank
 from corank import Headroom, headroom
-from corank.benchmarks import timing
+from corank.benchmarks import table_runners, timing
 from corank.benchmarks.chain_onnx import write_chain
 from corank.benchmarks.onnx_layers import read_layers
 from corank.benchmarks.table_units import find_units, layer_spec
@@ -43,6 +43,7 @@ def pays(monkeypatch):
             return {name: np.full(rounds, each.get(name, share * 1e-3)) for name in runners}
 
         monkeypatch.setattr(timing, "time_interleaved", measure)
+        monkeypatch.setattr(table_runners, "edge_share", lambda *_: 0.0)
 
     return set_share
 
