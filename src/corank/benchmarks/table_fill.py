@@ -55,13 +55,16 @@ def fill(
         for step in plan_steps(survey.splits, weight)
         if (left := missing(survey.units[step.unit], step.splits, times).values())
     ]
-    missed = []
+    missed: list[Step] = []
+    spent, ready = 0.0, 0  # what making candidates ready took besides their runs, and how many they were
     for step in track(steps, "time the splits", enabled=progress):
-        needs = (len(step.splits) + 1) * max(each[step.unit], MIN_TIME) * (rounds + _EXTRA)
-        if stop is not None and clock() + needs > stop:
+        count, begun = len(step.splits) + 1, clock()
+        runs = count * max(each[step.unit], MIN_TIME) * (rounds + _EXTRA)
+        if stop is not None and begun + runs + spent / max(ready, 1) * count > stop:
             missed.append(step)
-        else:
-            measure_step(survey.units[step.unit], step, times, prepare, measure, seed)
+            continue
+        measure_step(survey.units[step.unit], step, times, prepare, measure, seed)
+        spent, ready = spent + max(clock() - begun - runs, 0.0), ready + count
     return missed
 
 
