@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -160,6 +161,7 @@ class _Work:
     def cut(self) -> tuple[Plan, nn.Module, Run | None, list[str]]:
         """Plan and cut, and plan again where the measured time misses the target."""
         task, stats, found = self.task, None, None
+        batches: list[Any] = []
         if task is not None:
             batches = [batch for batch, _ in zip(task.train, range(_CALIBRATION_BATCHES), strict=False)]
             stats = calibrate(self.model, batches, inputs=True)
@@ -174,7 +176,7 @@ class _Work:
             )
         costly = any(isinstance(rule, Latency | Budget) for rule in self.rules)
         rules = tuple(one for one in self.rules if not (costly and isinstance(one, Accuracy)))
-        made, small = self._plan_and_cut(rules, stats, found, 1.0)
+        made, small = self._plan_and_cut(rules, stats, batches, found, 1.0)
         notes: list[str] = []
         if not made.layers:
             return made, small, None, notes
@@ -191,7 +193,7 @@ class _Work:
                 f"{tightened:.2f} of the target"
             )
             try:
-                made, small = self._plan_and_cut(rules, stats, found, tightened)
+                made, small = self._plan_and_cut(rules, stats, batches, found, tightened)
             except InfeasibleError:
                 notes.append("no plan reaches that: the one before it stands")
                 break
@@ -202,6 +204,7 @@ class _Work:
         self,
         rules: Sequence[Rule],
         stats: Mapping[str, Moments] | None,
+        batches: Sequence[Any],
         found: Sensitivity | None,
         tightened: float,
     ) -> tuple[Plan, nn.Module]:
@@ -218,7 +221,8 @@ class _Work:
             refit=self._refit,
             exclude=self.exclude,
         )
-        small = decompose(self.model, made, stats)
+        aware = batches if made.layers else None  # each layer makes up for the splits before it
+        small = decompose(self.model, made, stats, asymmetric=aware or None)
         self._refit(small)
         return made, small
 
