@@ -12,6 +12,7 @@ from corank._version import __version__
 
 if TYPE_CHECKING:
     from corank.benchmarks import BenchResult, bench
+    from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
     from corank.decomposition import decompose
     from corank.errors import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
     from corank.exporting import export
     from corank.force_state import load_force, save_force
+    from corank.latency import LatencyTable
     from corank.methods import METHODS, fold
     from corank.planning import plan
     from corank.plans import Choice, Plan
@@ -37,11 +39,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "corank.benchmarks": ("BenchResult", "bench"),
+    "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
     "corank.exporting": ("export",),
     "corank.force_state": ("load_force", "save_force"),
+    "corank.latency": ("LatencyTable",),
     "corank.methods": ("METHODS", "fold"),
     "corank.planning": ("plan",),
     "corank.plans": ("Choice", "Plan"),
@@ -71,6 +75,7 @@ __all__ = [
     "FileError",
     "ForceRegularizer",
     "InfeasibleError",
+    "LatencyTable",
     "LayerError",
     "Metric",
     "Moments",
@@ -87,6 +92,7 @@ __all__ = [
     "finetune",
     "fold",
     "force_loss",
+    "latency_table",
     "load",
     "load_force",
     "plan",

@@ -86,14 +86,14 @@ def import_openvino() -> ModuleType:
         return import_extra("openvino", "openvino")
 
 
-def openvino_options(threads: int) -> dict[str, Any]:
+def openvino_options(threads: int, precision: str = "f32") -> dict[str, Any]:
     """Say how OpenVINO is set up.
 
     Without the hint it runs bfloat16 on processors that have it. It binds its threads to processors, which
     the other engines do not, and then waits for whatever else runs there.
     """
     return {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
@@ -120,11 +120,11 @@ def open_onnxruntime(path: Path, threads: int) -> Session:
     return Session(names, tuple(item.name for item in session.get_outputs()), onnxruntime.__version__, bind)
 
 
-def open_openvino(path: Path, threads: int) -> Session:
+def open_openvino(path: Path, threads: int, precision: str = "f32") -> Session:
     """Load an ONNX file or OpenVINO IR into OpenVINO's CPU device."""
     openvino = import_openvino()
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(str(path)), "CPU", openvino_options(threads))
+    compiled = core.compile_model(core.read_model(str(path)), "CPU", openvino_options(threads, precision))
     request = compiled.create_infer_request()
     names = tuple(item.any_name for item in compiled.inputs)
     outputs = tuple(item.any_name if item.names else f"output{i}" for i, item in enumerate(compiled.outputs))

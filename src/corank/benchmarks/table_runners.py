@@ -1,0 +1,115 @@
+"""Whole networks and single chains made ready in the engine that a latency table is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from corank.benchmarks.backends import BACKENDS, find_backend
+from corank.benchmarks.chain_onnx import CannotWriteError, write_chain
+from corank.engines import Session, import_openvino, open_onnxruntime, open_openvino
+from corank.errors import CorankError
+from corank.exporting import export
+from corank.inputs import Example, tensors
+
+Run: TypeAlias = Callable[[], object]
+
+FILE_ENGINES = ("onnxruntime", "openvino")
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "float32": "float32", "bfloat16": "bfloat16"}
+
+
+def check_terms(model: nn.Module, example: Example, backend: str, precision: str | None) -> str:
+    """Return the precision that a model will be timed in, by its name in torch.
+
+    Raises: CorankError, for an unknown engine or precision, for one that the engine or the processor does not
+        run, and for a model that is not on the CPU.
+    """
+    find_backend(backend)
+    if precision is not None and precision not in PRECISIONS:
+        raise CorankError(f"precision: allowed are f32 and bf16, got {precision!r}.")
+    held = [*model.parameters(), *model.buffers(), *tensors(example)]
+    for tensor in held:
+        if tensor.device.type != "cpu":
+            raise CorankError(
+                f"latency_table: times on the CPU, got {tensor.device}. Call .cpu() first; for another "
+                "device export the table's files and run them there."
+            )
+    own = {tensor.dtype for tensor in held if tensor.is_floating_point()} or {torch.float32}
+    names = sorted(str(dtype).removeprefix("torch.") for dtype in own)
+    if len(names) > 1:
+        raise CorankError(f"latency_table: model and example mix {' and '.join(names)}. Use one dtype.")
+    wanted = names[0] if precision is None else PRECISIONS[precision]
+    if backend in FILE_ENGINES and names[0] != "float32":
+        raise CorankError(f"{backend}: takes a float32 model, got {names[0]}. Call .float() first.")
+    if wanted != names[0] and backend != "openvino":
+        raise CorankError(
+            f"precision: {backend} runs the model as it is, in {names[0]}, not {wanted}. Only OpenVINO "
+            "converts by itself; for torch give a model of that dtype."
+        )
+    if wanted == "bfloat16" and backend == "openvino":
+        can = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if "BF16" not in can:
+            raise CorankError(f"precision: this processor runs {', '.join(can)} in OpenVINO, not bf16.")
+    return wanted
+
+
+def prepare_whole(
+    backend: str, model: nn.Module, example: Example, threads: int, folder: Path, precision: str
+) -> Run:
+    """Make a whole network ready to be timed: `run()` computes its output once."""
+    if backend not in FILE_ENGINES:
+        return BACKENDS[backend](model, example, threads, folder).run
+    path = folder / ("model.onnx" if backend == "onnxruntime" else "model.xml")
+    export(model, example, path, dynamic_batch=False)
+    arrays = [tensor.detach().contiguous().numpy() for tensor in tensors(example)]
+    return open_file(backend, path, threads, precision).bind(arrays)
+
+
+def prepare_chain(
+    backend: str, chain: nn.Sequential, x: Tensor, threads: int, folder: Path, precision: str
+) -> Run:
+    """Make a chain of stock layers ready to be timed on one input."""
+    if backend not in FILE_ENGINES:
+        return BACKENDS[backend](chain, x, threads, folder).run
+    path = folder / "chain.onnx"
+    save_chain(chain, x, path)
+    return open_file(backend, path, threads, precision).bind([x.contiguous().numpy()])
+
+
+def save_chain(chain: nn.Sequential, x: Tensor, path: Path) -> None:
+    """Write a chain as an ONNX file, directly where that is possible, by export where not.
+
+    Raises: FileError, when it cannot be exported.
+    """
+    try:
+        data = write_chain(chain, tuple(x.shape))
+    except CannotWriteError:
+        export(chain, x, path, dynamic_batch=False)
+    else:
+        path.write_bytes(data)
+
+
+def open_file(backend: str, path: Path, threads: int, precision: str) -> Session:
+    """Load a file into its engine, held to a number of threads and a precision."""
+    if backend == "onnxruntime":
+        return open_onnxruntime(path, threads)
+    return open_openvino(path, threads, precision={"float32": "f32", "bfloat16": "bf16"}[precision])
+
+
+def terms_of(backend: str, threads: int, precision: str, machine: dict[str, Any]) -> dict[str, Any]:
+    """Return all that a time depends on besides the layer: what a cache is valid for."""
+    packages = ("torch", *(name for name in FILE_ENGINES if name == backend))
+    return {
+        "cpu": machine["cpu"],
+        "cores": machine["cores"],
+        "flags": machine["flags"],
+        "usable_threads": machine["usable_threads"],
+        "backend": backend,
+        "versions": {name: machine["versions"].get(name) for name in packages},
+        "threads": threads,
+        "precision": precision,
+    }

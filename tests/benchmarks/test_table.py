@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import corank
+from corank import LatencyTable, latency_table
+from corank.benchmarks import timing
+
+EXAMPLE = torch.randn(2, 3, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """Run everything once, take a millisecond for it, and keep the names of what took turns."""
+    runs = []
+
+    def measure(runners, rounds, **_):
+        for run in runners.values():
+            run()
+        runs.append(list(runners))
+        return {name: np.full(rounds, 1e-3) for name in runners}
+
+    monkeypatch.setattr(timing, "time_interleaved", measure)
+    return runs
+
+
+def make_net():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.Flatten(),
+        nn.Linear(1024, 10),
+    )
+
+
+@pytest.mark.parametrize("backend", ["torch", "torch_channels_last", "onnxruntime", "openvino"])
+def test_every_engine_times_every_split(backend):
+    if not backend.startswith("torch"):
+        pytest.importorskip(backend, reason="an optional engine")
+    table = latency_table(make_net(), EXAMPLE, backend=backend, ranks=[0.5], rounds=2, progress=False)
+    assert table.layers == ("0", "3", "4", "6")
+    assert (table.backend, table.threads, table.precision, table.batch) == (backend, 1, "float32", 2)
+    assert {row.method for row in table.splits("3")} == {"filter_basis", "input_basis", "spatial", "tucker2"}
+    assert [(row.method, row.rank) for row in table.splits("6")] == [("svd", 8)]
+    assert table.whole_ms > 0
+    assert LatencyTable.from_json(table.to_json()) == table
+    assert table.skipped == {}
+
+
+def test_equal_layers_share_their_times(measured):
+    table = latency_table(
+        make_net(), EXAMPLE, ranks=[0.5], methods=["filter_basis"], progress=False, types=["conv"]
+    )
+    # the whole network, the dense layers of two units, then each with one split
+    assert [len(one) for one in measured] == [1, 1, 1, 2, 2]
+    assert [table.dense(name).ms for name in table.layers] == [1.0, 1.0, 1.0]
+    assert table.skipped == {"6": "Linear is not among the types asked for (conv)"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "tensorrt"}, "allowed are torch"),
+        ({"methods": ["magic"]}, "unknown method 'magic'"),
+        ({"methods": {"6": "spatial"}}, "6: Spatial splits convolutions"),
+        ({"ranks": [2]}, r"shares of the full rank in \(0, 1\], got \[2\]"),
+        ({"ranks": {"0": [0.5]}}, "whole numbers from 1"),
+        ({"ranks": {"conv9": [4]}}, "'conv9' matches no weighted layer"),
+        ({"rounds": 3}, "even number"),
+        ({"threads": 0}, "threads"),
+        ({"multiple": 0}, "multiple"),
+        ({"time_budget": 0}, "seconds above 0"),
+        ({"precision": "int4"}, "allowed are f32 and bf16"),
+        ({"precision": "bf16"}, "torch runs the model as it is, in float32"),
+        ({"exclude": ["*"]}, "no layer of the network can be timed"),
+    ],
+)
+def test_what_cannot_be_done_is_said(options, message):
+    with pytest.raises(corank.CorankError, match=message):
+        latency_table(make_net(), EXAMPLE, progress=False, **options)
