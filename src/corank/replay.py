@@ -7,6 +7,8 @@ its own or of its sampler, or if it has `state_dict` and `load_state_dict`.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -72,3 +74,15 @@ def _generators(loader: Any) -> list[torch.Generator]:
     found = (getattr(one, "generator", None) for one in (loader, sampler, inner))
     unique = {id(one): one for one in found if isinstance(one, torch.Generator)}
     return list(unique.values())
+
+
+@contextmanager
+def undisturbed(*loaders: Any) -> Iterator[None]:
+    """Put the global generators and the loaders back after a block that draws from them."""
+    before, states = random_state(), [loader_state(one) for one in loaders]
+    try:
+        yield
+    finally:
+        for loader, state in zip(loaders, states, strict=True):
+            set_loader_state(loader, state)
+        set_random_state(before)
