@@ -123,5 +123,6 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     >>> differences({"seeds": [0], "kind": "l2"}, {"seeds": [1], "kind": "l2"})
     'seeds is [0] there and [1] here'
     """
-    keys = [key for key in {**here, **there} if there.get(key) != here.get(key)]
+    keys = [key for key in here if key in there and there[key] != here[key]]
+    keys += [key for key in {**here, **there} if (key in here) != (key in there)]
     return "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])
