@@ -12,7 +12,14 @@ from corank.errors import CorankError, FileError
 if TYPE_CHECKING:
     from corank.pilot.options import TrialOptions
 
-PROBLEM = {"data": str, "model": str, "weights": str, "keep": list, "batch_size": int, "latency_batch": int}
+PROBLEM: dict[str, type[Any]] = {
+    "data": str,
+    "model": str,
+    "weights": str,
+    "keep": list,
+    "batch_size": int,
+    "latency_batch": int,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(problem, options)
 
 
-def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
+def _typed(path: Path, key: str, value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise CorankError(f"{path}: {key} is a {kind.__name__}, got {value!r}.")
     return tuple(value) if kind is list else value

@@ -35,7 +35,8 @@ def read_folder(folder: Path, size: int | None = None) -> Parts:
     if train is None:
         classes = _classes(folder)
         whole = _read(folder, classes, size)
-        return Parts(f"{len(whole):,} images of {folder.name}", classes, *split(whole, SHARES))
+        first, second, third = split(whole, SHARES)
+        return Parts(f"{len(whole):,} images of {folder.name}", classes, first, second, third)
     classes = _classes(train)
     parts = {part: _read(path, classes, size) for part, path in found.items() if path is not None}
     if "dev" not in parts and "final" not in parts:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from corank.calibration import Moments, calibrate
 from corank.decomposition import decompose
+from corank.inputs import Forward, run_batch
 from corank.latency import LatencyTable
 from corank.layers import filter_layers
 from corank.methods import fold
@@ -29,7 +30,7 @@ from corank.regularizer import ForceRegularizer
 from corank.replay import set_seed, undisturbed
 from corank.rules import Accuracy, Rule
 from corank.spectra import Spectrum, spectrum
-from corank.tasks import Loader, Task
+from corank.tasks import Loader, Task, cross_entropy
 
 logger = logging.getLogger(__name__)
 _PHASES = ("shared", "before_cut", "after_cut")
@@ -118,15 +119,17 @@ class Trainer:
         wanted = None
         if toward:
             with undisturbed(task.train):
-                wanted = self._plan(arm.model, task, self._calibrate(arm.model, self._samples()))
+                wanted = self._plan(arm.model, task, self._calibrate(arm.model, task, self._samples()))
         return make_force(arm.model, self.options, wanted)
 
     def _samples(self) -> Loader:
         # Training data in an order of their own: drawing them must not shift the arm's order.
         return self.problem.make_task(self.seed + 1).train
 
-    def _calibrate(self, model: nn.Module, samples: Loader) -> dict[str, Moments]:
-        return calibrate(model, samples, max_batches=self.options.calibration_batches)
+    def _calibrate(self, model: nn.Module, task: Task, samples: Loader) -> dict[str, Moments]:
+        return calibrate(
+            model, samples, max_batches=self.options.calibration_batches, forward=forward_of(task)
+        )
 
     def _plan(self, model: nn.Module, task: Task, stats: dict[str, Moments]) -> Plan:
         accurate = any(isinstance(rule, Accuracy) for rule in self.options.target.rules)
@@ -137,7 +140,9 @@ class Trainer:
             stats=stats,
             table=self.table,
             evaluate=(lambda one: gain(one, task)) if accurate else None,
-            refit=(lambda one: recalibrate_batchnorm(one, self._samples())) if accurate else None,
+            refit=(lambda one: recalibrate_batchnorm(one, self._samples(), forward=forward_of(task)))
+            if accurate
+            else None,
             multiple=self.options.multiple,
             exclude=self.problem.keep,
         )
@@ -148,14 +153,14 @@ class Trainer:
         start = time.perf_counter()
         with undisturbed(task.train):
             samples = self._samples()
-            stats = self._calibrate(arm.model, samples)
+            stats = self._calibrate(arm.model, task, samples)
             arm.plan = self._plan(arm.model, task, stats)
             small = decompose(arm.model, arm.plan, stats)
             for name in arm.plan.layers:
                 dense, split = arm.model.get_submodule(name), small.get_submodule(name)
                 folded = fold(split)  # type: ignore[arg-type]
                 arm.errors[name] = reconstruction_error(dense, folded)  # type: ignore[arg-type]
-            recalibrate_batchnorm(small, samples)
+            recalibrate_batchnorm(small, samples, forward=forward_of(task))
         arm.model = small
         arm.seconds += time.perf_counter() - start
         arm.accuracy_after_cut = dev_score(small, task)
@@ -180,6 +185,11 @@ def force_types(model: nn.Module) -> tuple[str, ...]:
 def first_rules(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """Return the rules that can be checked before any training: all but those about accuracy."""
     return tuple(rule for rule in rules if not isinstance(rule, Accuracy))
+
+
+def forward_of(task: Task) -> Forward:
+    """Return how a network runs on a batch of a task: as its loss does, since only that knows the batch."""
+    return run_batch if task.loss is cross_entropy else task.loss
 
 
 def steps_of(loader: Loader) -> int:

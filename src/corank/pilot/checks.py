@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -162,7 +162,7 @@ def check_data(task: Task, outputs: int | None) -> dict[str, int]:
         raise CorankError(f"train: every sample has the label {only}. At least two classes are needed.")
     counts = {name: one.count for name, one in seen.items()}
     data = getattr(task.train, "dataset", None)
-    return counts | ({"train": len(data)} if hasattr(data, "__len__") else {})
+    return counts | ({"train": len(data)} if isinstance(data, Sized) else {})
 
 
 def _look(name: str, loader: Iterable[Any], labelled: bool, outputs: int | None) -> Seen:

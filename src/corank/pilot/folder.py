@@ -99,9 +99,9 @@ def _require_same(out: Path, identity: Mapping[str, Any], again: bool) -> None:
                 "Choose another folder, or delete this one."
             )
     elif done.exists() and not again:
-        there = _read(done).get("identity")
-        if there != identity:
-            told = differences(there, identity) if isinstance(there, Mapping) else "of an older corank"
+        old = _read(done).get("identity")
+        if old != identity:
+            told = differences(old, identity) if isinstance(old, Mapping) else "of an older corank"
             raise FileError(
                 f"{out}: holds another trial: {told}. Choose another folder, or replace it with --again."
             )
