@@ -60,3 +60,38 @@ def store(name: str, title: str, body: str, data: Any, run: Mapping[str, Any]) -
     write_text(RESULTS / f"{name}.md", page)
     write_text(RESULTS / f"{name}.json", json.dumps({"run": run, "data": data}, indent=1, default=str))
     sys.stdout.write(page)
+
+
+def stored(name: str) -> dict[str, Any]:
+    """Return the data of a stored result, to add to it; nothing where there is none yet."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text())["data"] if path.exists() else {}
+    return found
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Round every float in nested lists and dicts to significant digits: more would only fill the file.
+
+    >>> rounded({"a": [0.123456789, 7]})
+    {'a': [0.12346, 7]}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    return [rounded(one, digits) for one in value] if isinstance(value, list | tuple) else value
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is being measured."""
+    sys.stderr.write(text + "\n")
+
+
+def interval(one: Mapping[str, Any]) -> str:
+    """Write a speedup with its interval.
+
+    >>> interval({"speedup": 2.691, "ci": [2.6, 2.75]})
+    '2.69 (2.60 – 2.75)'
+    """
+    low, high = one["ci"]
+    return f"{one['speedup']:.2f} ({low:.2f} – {high:.2f})"

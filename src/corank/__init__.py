@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from corank._version import __version__
 
 if TYPE_CHECKING:
+    from corank.applying import apply_plan
     from corank.benchmarks import BenchResult, bench
+    from corank.benchmarks.headroom import headroom
     from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
+    from corank.compression import Result, compress
     from corank.decomposition import decompose
     from corank.errors import (
         CorankError,
@@ -24,44 +27,56 @@ if TYPE_CHECKING:
     )
     from corank.exporting import export
     from corank.force_state import load_force, save_force
+    from corank.headrooms import Headroom
     from corank.latency import LatencyTable
     from corank.methods import METHODS, fold
     from corank.planning import plan
     from corank.plans import Choice, Plan
     from corank.recovery import Distillation, finetune, recalibrate_batchnorm
     from corank.regularizer import ForceRegularizer
-    from corank.rules import Budget, Energy, Error, Ranks
+    from corank.rules import Accuracy, Budget, Energy, Error, Latency, Ranks
+    from corank.sensitivities import sensitivity
     from corank.spectra import Spectrum, spectrum
     from corank.store import load, save
     from corank.strength import Adaptive, AutoStrength
     from corank.surrogate import force_loss
+    from corank.targets import Target
     from corank.tasks import Metric, Task, classification
+    from corank.verdicts import Verdict
 
 _HOMES = {
+    "corank.applying": ("apply_plan",),
     "corank.benchmarks": ("BenchResult", "bench"),
+    "corank.benchmarks.headroom": ("headroom",),
     "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
+    "corank.compression": ("Result", "compress"),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
     "corank.exporting": ("export",),
     "corank.force_state": ("load_force", "save_force"),
+    "corank.headrooms": ("Headroom",),
     "corank.latency": ("LatencyTable",),
     "corank.methods": ("METHODS", "fold"),
     "corank.planning": ("plan",),
     "corank.plans": ("Choice", "Plan"),
     "corank.recovery": ("Distillation", "finetune", "recalibrate_batchnorm"),
     "corank.regularizer": ("ForceRegularizer",),
-    "corank.rules": ("Budget", "Energy", "Error", "Ranks"),
+    "corank.rules": ("Accuracy", "Budget", "Energy", "Error", "Latency", "Ranks"),
+    "corank.sensitivities": ("sensitivity",),
     "corank.spectra": ("Spectrum", "spectrum"),
     "corank.store": ("load", "save"),
     "corank.strength": ("Adaptive", "AutoStrength"),
     "corank.surrogate": ("force_loss",),
+    "corank.targets": ("Target",),
     "corank.tasks": ("Metric", "Task", "classification"),
+    "corank.verdicts": ("Verdict",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "METHODS",
+    "Accuracy",
     "Adaptive",
     "AutoStrength",
     "BenchResult",
@@ -74,24 +89,32 @@ __all__ = [
     "ExtraError",
     "FileError",
     "ForceRegularizer",
+    "Headroom",
     "InfeasibleError",
+    "Latency",
     "LatencyTable",
     "LayerError",
     "Metric",
     "Moments",
     "Plan",
     "Ranks",
+    "Result",
     "Spectrum",
+    "Target",
     "Task",
+    "Verdict",
     "__version__",
+    "apply_plan",
     "bench",
     "calibrate",
     "classification",
+    "compress",
     "decompose",
     "export",
     "finetune",
     "fold",
     "force_loss",
+    "headroom",
     "latency_table",
     "load",
     "load_force",
@@ -99,6 +122,7 @@ __all__ = [
     "recalibrate_batchnorm",
     "save",
     "save_force",
+    "sensitivity",
     "spectrum",
 ]
 

@@ -6,7 +6,7 @@ Shapes: G groups, N filters in a group, T positions (samples times places in the
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -48,26 +48,42 @@ def channel_columns(layer: FilterLayer, values: Tensor) -> Tensor:
     return columns.reshape(groups(layer), -1, columns.shape[-1])
 
 
-class _Sums:
-    """Running count, sum and sum of products of columns, in float64."""
+class Sums:
+    """Running count, sum, and sum of products of columns (G, N, T), in float64.
+
+    >>> sums = Sums()
+    >>> sums.add(torch.tensor([[[1.0, 3.0]]]))
+    >>> sums.mean().item(), sums.covariance().item()
+    (2.0, 1.0)
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.first = self.second = torch.zeros(())
 
-    def add(self, columns: Tensor) -> None:
+    def add(self, columns: Tensor, others: Tensor | None = None) -> None:
+        """Add columns; the products are with `others`, of the same positions, where given."""
         columns = columns.double()
         self.count += columns.shape[-1]
         self.first = self.first.to(columns) + columns.sum(-1)
-        self.second = self.second.to(columns) + columns @ columns.mT
+        self.second = self.second.to(columns) + columns @ (columns if others is None else others).mT
+
+    def mean(self) -> Tensor:
+        """Return the mean column, (G, N)."""
+        return self.first / self.count
+
+    def covariance(self, others: Sums | None = None) -> Tensor:
+        """Return the centred second moment, (G, N, N); `others` are the sums of what was added with it."""
+        mean = (self if others is None else others).mean()
+        return self.second / self.count - self.mean()[..., None] * mean[..., None, :]
 
 
 class _Recorder:
     """A forward hook that keeps the sums behind one layer's moments, over any number of calls."""
 
     def __init__(self, inputs: bool) -> None:
-        self.outputs = _Sums()
-        self.inputs = _Sums() if inputs else None
+        self.outputs = Sums()
+        self.inputs = Sums() if inputs else None
 
     def __call__(self, layer: FilterLayer, args: tuple[Tensor, ...], output: Tensor) -> None:
         columns = channel_columns(layer, output.detach())
@@ -80,13 +96,13 @@ class _Recorder:
     def moments(self) -> Moments | None:
         if self.outputs.count == 0:
             return None
-        mean = self.outputs.first / self.outputs.count
-        covariance = self.outputs.second / self.outputs.count - mean[..., None] * mean[..., None, :]
+        found = Moments(self.outputs.count, self.outputs.mean(), self.outputs.covariance())
         if self.inputs is None:
-            return Moments(self.outputs.count, mean, covariance)
-        seen = self.inputs.count
-        return Moments(
-            self.outputs.count, mean, covariance, self.inputs.first / seen, self.inputs.second / seen
+            return found
+        return replace(
+            found,
+            input_mean_GC=self.inputs.mean(),
+            input_second_GCC=self.inputs.second / self.inputs.count,
         )
 
 

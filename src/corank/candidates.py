@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from corank.calibration import Moments
 from corank.cost import Cost, layer_cost, structure_cost
 from corank.errors import CorankError, LayerError
 from corank.inputs import Example
-from corank.layers import FilterLayer, match_names, reject_unusable_values
+from corank.latency import LatencyTable
+from corank.layers import (
+    LAYER_TYPES,
+    FilterLayer,
+    copy_network,
+    filter_layers,
+    match_names,
+    reject_unusable_values,
+    unwrap,
+)
 from corank.methods import METHODS, Method, default_method, fold
 from corank.methods.projection import reconstruction_error
 from corank.plans import Choice
@@ -31,10 +43,14 @@ class Candidate:
             )
         self.name, self.layer, self.method, self.calls, self.moments = name, layer, method, calls, moments
         self.full = method.full_rank(layer)
-        self.energies_GR = method.energies(layer, moments)
         self.before = layer_cost(layer, calls)
         # output statistics give a split a bias that the layer may lack
         self.bias = True if moments is not None else None
+
+    @cached_property
+    def energies_GR(self) -> Tensor | None:
+        """The energy of each direction, found when it is first asked for; None where a method has none."""
+        return self.method.energies(self.layer, self.moments)
 
     def structure(self, rank: int) -> nn.Sequential:
         """Return the split of this rank without weights, on meta."""
@@ -74,30 +90,47 @@ class Candidate:
         return Candidate(self.name, self.layer, method, self.calls, self.moments)
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The layers that can be split, each by the methods that may split it; why the others cannot.
+
+    `model` is the network inside its wrappers, or a copy where lazy layers had to get their shapes.
+    """
+
+    model: nn.Module
+    layers: Mapping[str, tuple[Candidate, ...]]
+    skipped: Mapping[str, str]
+
+
 def find_candidates(
     model: nn.Module,
-    usable: Mapping[str, FilterLayer],
-    skipped: dict[str, str],
     example: Example,
-    methods: Mapping[str, str | Sequence[str]],
-    stats: Mapping[str, Moments],
-    measured: Mapping[str, Collection[str]] | None = None,
-) -> dict[str, tuple[Candidate, ...]]:
-    """Return the layers that can be split, by each method that may; the reasons of others go into `skipped`.
+    methods: Mapping[str, str | Sequence[str]] | None = None,
+    stats: Mapping[str, Moments] | None = None,
+    table: LatencyTable | None = None,
+    *,
+    types: Collection[str] = LAYER_TYPES,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] | None = None,
+) -> Candidates:
+    """Find out which layers can be split, and how.
 
     Args:
         model: the network.
-        usable: its layers that hold plain filters.
-        skipped: `{layer: reason}`, added to.
         example: one input.
         methods: `{layer pattern: method or methods}`, where wanted.
-        stats: what calibration measured, or nothing.
-        measured: `{layer: methods}` of a latency table: by default all of them, instead of one a layer.
+        stats: what calibration measured, if anything.
+        table: a latency table: the methods that it measured are the default, instead of one a layer.
+        types, include, exclude: which layers, as in `spectrum`.
     Raises: CorankError, for an unknown method, or statistics that a method cannot use; LayerError, for
-        weights that are NaN, infinite or on meta.
+        a pattern that matches nothing, or weights that are NaN, infinite or on meta.
     """
+    model, stats = unwrap(model), stats or {}
+    if any(is_lazy(one) for one in (*model.parameters(), *model.buffers())):
+        model = copy_network(model)  # to see what it does is to run it, and a run gives its layers shapes
+    usable, skipped = filter_layers(model, types=types, include=include, exclude=exclude)
     uses = observe(model, usable, example)
-    wanted = {name: one for pattern, one in methods.items() for name in match_names(pattern, usable)}
+    wanted = {name: one for pattern, one in (methods or {}).items() for name in match_names(pattern, usable)}
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
@@ -105,7 +138,7 @@ def find_candidates(
                 owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     found: dict[str, tuple[Candidate, ...]] = {}
     for name, layer in usable.items():
-        allowed = _methods(name, layer, wanted.get(name), measured)
+        allowed = _methods(name, layer, wanted.get(name), table)
         refusals = [reason for method in allowed if (reason := method.refusal(layer)) is not None]
         reason = uses[name].problem or (refusals[0] if len(refusals) == len(allowed) else None)
         if type(layer.weight) is not nn.Parameter:  # torchao's quantized tensors, DTensor
@@ -122,20 +155,19 @@ def find_candidates(
         found[name] = tuple(
             Candidate(name, layer, method, uses[name].calls, stats.get(name)) for method in fitting
         )
-    return found
+    return Candidates(model, found, skipped)
 
 
 def _methods(
     name: str,
     layer: FilterLayer,
     wanted: str | Sequence[str] | None,
-    measured: Mapping[str, Collection[str]] | None,
+    table: LatencyTable | None,
 ) -> list[Method]:
     if wanted is not None:
         return [find_method(name, one) for one in ([wanted] if isinstance(wanted, str) else wanted)]
-    if measured and measured.get(name):
-        return [find_method(name, one) for one in measured[name]]
-    return [default_method(layer)]
+    measured = () if table is None else dict.fromkeys(row.method for row in table.splits(name))
+    return [find_method(name, one) for one in measured] or [default_method(layer)]
 
 
 def find_method(name: str, method: str) -> Method:

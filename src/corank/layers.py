@@ -254,17 +254,18 @@ def reject_unusable_values(name: str, weight: Tensor) -> None:
         raise LayerError(
             f"{name}: its weight is on the meta device and has no values. Load the weights first."
         )
-    if not bool(torch.isfinite(weight).all()):
+    if weight.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all()):
         raise LayerError(
             f"{name}: its weight has NaN or infinite values. Go back to the last good checkpoint."
         )
 
 
-def copy_network(model: nn.Module) -> nn.Module:
+def copy_network(model: nn.Module, without: Iterable[nn.Parameter] = ()) -> nn.Module:
     """Copy a network inside its wrappers, also where `copy.deepcopy` refuses.
 
     Weight norm and pruning keep a computed weight as a plain attribute, with a gradient graph after a run;
     it is computed anew in every forward, so its value is enough. Lazy batch norm has buffers without shape.
+    Parameters that the copy is to do `without` are on meta there, where they take no memory.
     """
     model = unwrap(model)
     copied: dict[int, Tensor] = {
@@ -277,6 +278,8 @@ def copy_network(model: nn.Module) -> nn.Module:
         if isinstance(buffer, UninitializedBuffer):
             made: Any = UninitializedBuffer
             copied[id(buffer)] = made(device=buffer.device, dtype=buffer.dtype)
+    for parameter in without:
+        copied[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
     return copy.deepcopy(model, memo=copied)
 
 

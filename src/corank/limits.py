@@ -27,7 +27,7 @@ class Network:
 
     base: Plan  # nothing chosen yet
     options: Mapping[str, LayerOptions]
-    footprint: Footprint
+    footprint: Footprint | None  # where a rule limits the peak of memory
     table: LatencyTable | None
     floor: float
 
@@ -151,16 +151,16 @@ def _budget(network: Network, rule: Budget) -> list[Limit]:
             costs = network.values(count)
             rest = whole - sum(row[0] for row in costs)  # of what has no options
             limits.append(Limit(name, costs, share * whole - rest))
-    if rule.peak_memory is not None:
-        limits += _peaks(network, rule.peak_memory)
+    if rule.peak_memory is not None and network.footprint is not None:
+        limits += _peaks(network, network.footprint, rule.peak_memory)
     return limits
 
 
-def _peaks(network: Network, share: float) -> list[Limit]:
+def _peaks(network: Network, footprint: Footprint, share: float) -> list[Limit]:
     """Keep the weights and the live activations, at each layer in turn and between them, below a share."""
-    footprint, weights = network.footprint, network.values(lambda one: one.cost.bytes)
+    weights = network.values(lambda one: one.cost.bytes)
     rest = footprint.weights - sum(row[0] for row in weights)
-    at_most = share * _peak(network, [0] * len(weights)) - rest
+    at_most = share * _peak(network, footprint, [0] * len(weights)) - rest
     limits = [Limit("peak memory", weights, at_most - footprint.elsewhere)]
     for number, (name, one) in enumerate(network.options.items()):
         costs = [list(row) for row in weights]
@@ -171,11 +171,11 @@ def _peaks(network: Network, share: float) -> list[Limit]:
     return limits
 
 
-def _peak(network: Network, chosen: Sequence[int]) -> int:
+def _peak(network: Network, footprint: Footprint, chosen: Sequence[int]) -> int:
     picked = dict(zip(network.options, _picked(network, chosen), strict=True))
     dense = sum(one.options[0].cost.bytes for one in network.options.values())
-    weights = network.footprint.weights - dense + sum(one.cost.bytes for one in picked.values())
-    return network.footprint.peak({name: one.work for name, one in picked.items()}, weights)
+    weights = footprint.weights - dense + sum(one.cost.bytes for one in picked.values())
+    return footprint.peak({name: one.work for name, one in picked.items()}, weights)
 
 
 def _picked(network: Network, chosen: Sequence[int]) -> list[Option]:
@@ -196,9 +196,9 @@ def assemble(network: Network, chosen: Sequence[int]) -> Plan:
     made = replace(base, layers=choices, skipped={**base.skipped, **left}, after=base.before - saved)
     if network.table is not None:
         made = replace(made, ms_after=network.predict_ms(sum(option.ms for option in picked)))
-    if any(isinstance(rule, Budget) and rule.peak_memory is not None for rule in base.rules):
-        dense = [0] * len(picked)
-        made = replace(made, peak_before=_peak(network, dense), peak_after=_peak(network, chosen))
+    if network.footprint is not None:
+        before, after = (_peak(network, network.footprint, one) for one in ([0] * len(picked), chosen))
+        made = replace(made, peak_before=before, peak_after=after)
     return made
 
 

@@ -11,7 +11,7 @@ from corank.cost import Cost
 from corank.footprint import dense_work, structure_work
 from corank.latency import LatencyTable
 from corank.plans import Choice
-from corank.sensitivity import Sensitivity
+from corank.sensitivities import Sensitivity
 from corank.spectra import rank_at
 
 _MOST_RANKS = 64  # tried in one layer by one method; a wide layer's are spread evenly
@@ -25,7 +25,7 @@ class Option:
     cost: Cost
     loss: float
     ms: float = 0.0
-    work: int = 0  # bytes that the layer adds while it runs
+    work: int = 0  # bytes that the layer adds while it runs, where they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ def list_options(
     multiple: int,
     table: LatencyTable | None,
     sensitivity: Sensitivity | None,
+    with_work: bool,
 ) -> dict[str, LayerOptions]:
     """List for every layer what keeps the energy floor and saves something.
 
@@ -72,7 +73,7 @@ def list_options(
                     choice.after,
                     _loss(name, choice, sensitivity),
                     choice.ms_after or 0.0,
-                    structure_work(candidate.structure(choice.rank), candidate.calls),
+                    structure_work(candidate.structure(choice.rank), candidate.calls) if with_work else 0,
                 )
             )
         first = several[0]

@@ -6,28 +6,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from corank.calibration import Moments
 from corank.candidates import Candidate, find_candidates, find_method
 from corank.cost import model_cost
 from corank.errors import CorankError, LayerError
-from corank.footprint import measure_footprint
+from corank.footprint import Footprint, measure_footprint
 from corank.inputs import Example
 from corank.latency import LatencyTable
-from corank.layers import (
-    LAYER_TYPES,
-    copy_network,
-    filter_layers,
-    match_names,
-    named_weighted,
-    unwrap,
-)
+from corank.layers import LAYER_TYPES, match_names, named_weighted
 from corank.limits import Network, choose, choose_by_accuracy
 from corank.options import list_options
 from corank.plans import Choice, Plan
-from corank.rules import Accuracy, Energy, Error, Latency, Ranks, Rule
-from corank.sensitivity import measure_sensitivity
+from corank.rules import Accuracy, Budget, Energy, Error, Latency, Ranks, Rule
+from corank.sensitivities import Sensitivity
 
 
 def plan(
@@ -38,7 +30,7 @@ def plan(
     methods: Mapping[str, str | Sequence[str]] | None = None,
     stats: Mapping[str, Moments] | None = None,
     table: LatencyTable | None = None,
-    loss: Callable[[nn.Module], float] | None = None,
+    sensitivity: Sensitivity | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     refit: Callable[[nn.Module], object] | None = None,
     multiple: int = 1,
@@ -62,8 +54,8 @@ def plan(
             table all that were measured.
         stats: outputs measured by `corank.calibrate`; then energies and factors are those of the outputs.
         table: measured times, from `corank.latency_table`; `Latency` needs it.
-        loss: the mean loss of a network on a few batches. It is measured once for each layer and method, cut
-            alone, and turns energies into predicted losses; without it each share of energy weighs the same.
+        sensitivity: what `corank.sensitivity` measured: it turns energies into predicted losses. Without it
+            each share of energy weighs the same.
         evaluate: the accuracy of a network on dev, higher is better; `Accuracy` needs it.
         refit: called with each cut network before it is evaluated, such as to re-estimate batch norm.
         multiple: round ranks up to a multiple of this, where no table says what the engine likes.
@@ -80,27 +72,28 @@ def plan(
     """
     rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
     _check(rules, table, evaluate, multiple)
-    model = unwrap(model)
-    if any(is_lazy(one) for one in (*model.parameters(), *model.buffers())):
-        model = copy_network(model)  # to see what it does is to run it, and a run gives its layers shapes
-    usable, skipped = filter_layers(model, types=types, include=include, exclude=exclude)
-    measured = None
-    if table is not None:
-        measured = {name: list(dict.fromkeys(row.method for row in table.splits(name))) for name in usable}
-    candidates = find_candidates(model, usable, skipped, example, methods or {}, stats or {}, measured)
-    cost = model_cost(model, example)
-    base = Plan({}, skipped, before=cost, after=cost, rules=rules, factors="outputs" if stats else "weights")
+    found = find_candidates(
+        model, example, methods, stats, table, types=types, include=include, exclude=exclude
+    )
+    model, candidates = found.model, found.layers
+    cost, factors = model_cost(model, example), "outputs" if stats else "weights"
+    base = Plan({}, found.skipped, before=cost, after=cost, rules=rules, factors=factors)
     if table is not None:
         base = replace(base, table=table.digest, ms_before=table.whole_ms, ms_after=table.whole_ms)
     if isinstance(rules[0], Ranks):
         made = _ordered(base, candidates, rules[0], table)
     else:
         floor = max((rule.energy for rule in rules if isinstance(rule, Energy | Error)), default=0.0)
-        sensitivity = None if loss is None else measure_sensitivity(model, candidates, loss)
+        footprint = _footprint(model, candidates, example, rules)
         options = list_options(
-            candidates, floor=floor, multiple=multiple, table=table, sensitivity=sensitivity
+            candidates,
+            floor=floor,
+            multiple=multiple,
+            table=table,
+            sensitivity=sensitivity,
+            with_work=footprint is not None,
         )
-        network = Network(base, options, measure_footprint(model, usable, example), table, floor)
+        network = Network(base, options, footprint, table, floor)
         accuracy = [rule for rule in rules if isinstance(rule, Accuracy)]
         if accuracy and evaluate is not None:
             made = choose_by_accuracy(network, accuracy, model, stats, evaluate, refit)
@@ -131,6 +124,18 @@ def _check(
             "plan: Accuracy is measured and needs evaluate=, which takes a network and returns its accuracy "
             "on dev as a fraction."
         )
+
+
+def _footprint(
+    model: nn.Module,
+    candidates: Mapping[str, Sequence[Candidate]],
+    example: Example,
+    rules: Sequence[Rule],
+) -> Footprint | None:
+    """Count the memory of a network, if a rule asks for it."""
+    if not any(isinstance(rule, Budget) and rule.peak_memory is not None for rule in rules):
+        return None
+    return measure_footprint(model, {name: several[0].layer for name, several in candidates.items()}, example)
 
 
 def _in_order(made: Plan, names: Iterable[str]) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from corank.cost import Cost
@@ -60,6 +60,18 @@ class Plan:
         """The mean over all layers of rank / full rank; a layer left alone counts as 1."""
         ratios = [choice.rank / choice.full_rank for choice in self.layers.values()]
         return (sum(ratios) + len(self.skipped)) / max(len(ratios) + len(self.skipped), 1)
+
+    def without(self, reasons: Mapping[str, str]) -> Plan:
+        """Return the plan with some of its layers left alone instead, each with its reason."""
+        gone = [self.layers[name] for name in reasons]
+        back = sum((one.ms_before or 0.0) - (one.ms_after or 0.0) for one in gone)
+        return replace(
+            self,
+            layers={name: choice for name, choice in self.layers.items() if name not in reasons},
+            skipped={**self.skipped, **reasons},
+            after=sum((one.before - one.after for one in gone), start=self.after),
+            ms_after=None if self.ms_after is None else self.ms_after + back,
+        )
 
     def to_json(self) -> str:
         """Write the plan as JSON with a schema number."""

@@ -100,6 +100,12 @@ class Latency:
         """Return the milliseconds that are allowed, of a network that takes `whole_ms`."""
         return self.ms if self.ms is not None else float(self.ratio or 1) * whole_ms
 
+    def times(self, factor: float) -> Latency:
+        """Return the rule with its target multiplied: below 1 it is tighter."""
+        if self.ms is not None:
+            return Latency(ms=self.ms * factor)
+        return Latency(ratio=min(float(self.ratio or 1) * factor, 1.0))
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 from corank.errors import CorankError
 
@@ -63,6 +61,9 @@ def select(losses: Sequence[Sequence[float]], limits: Sequence[Limit]) -> list[i
         return [] if all(limit.at_most >= 0 for limit in limits) else None
     if any(not limit.holds(limit.least()) for limit in limits):
         return None
+    from scipy.optimize import Bounds, LinearConstraint, milp  # here, for it takes as long to import as torch
+    from scipy.sparse import csr_array
+
     sizes = [len(row) for row in losses]
     layer_of = np.repeat(np.arange(len(sizes)), sizes)
     count = len(layer_of)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from corank.errors import CorankError
 from corank.layers import filter_layers, filter_matrix, reject_unusable_values, unwrap
+from corank.leading import gram
 
 
 def filter_energies(w_GND: Tensor) -> Tensor:
@@ -24,31 +25,8 @@ def filter_energies(w_GND: Tensor) -> Tensor:
     >>> filter_energies(torch.diag(torch.tensor([3.0, 2.0]))[None]).tolist()
     [[9.0, 4.0]]
     """
-    w = w_GND.detach().double()
-    gram = w @ w.mT if w.shape[1] <= w.shape[2] else w.mT @ w
-    energies: Tensor = torch.linalg.eigvalsh(gram)  # smallest first
+    energies: Tensor = torch.linalg.eigvalsh(gram(w_GND))  # smallest first
     return energies.flip(-1).clamp(min=0)
-
-
-def leading_vectors(w_GND: Tensor, rank: int) -> Tensor:
-    """Return the leading right singular vectors of each group, (G, D, M), orthonormal, in float64.
-
-    They come from the smaller Gram matrix: of Wᵀ W directly, or as the orthonormalised Wᵀ U.
-
-    >>> leading_vectors(torch.diag(torch.tensor([1.0, 2.0]))[None], 1).abs().tolist()
-    [[[0.0], [1.0]]]
-    """
-    w = w_GND.detach().double()
-    if w.shape[2] <= w.shape[1]:
-        return leading_eigenvectors(w.mT @ w, rank)
-    vectors: Tensor = torch.linalg.qr(w.mT @ leading_eigenvectors(w @ w.mT, rank)).Q
-    return vectors
-
-
-def leading_eigenvectors(symmetric: Tensor, rank: int) -> Tensor:
-    """Return the eigenvectors of the largest eigenvalues, (..., N, M), largest first."""
-    vectors: Tensor = torch.linalg.eigh(symmetric).eigenvectors  # smallest first
-    return vectors[..., -rank:].flip(-1)
 
 
 def rank_at(energies_GR: Tensor, energy: float) -> int:

@@ -86,7 +86,12 @@ def _conversion(path: Path) -> str:
 
 
 def _require_fit(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    tied = {tensor.data_ptr() for name, tensor in wanted.items() if name in given}
+    needed = {
+        name
+        for name, tensor in wanted.items()
+        if not name.endswith("num_batches_tracked") and tensor.data_ptr() not in tied
+    }
     problems = [f"{name} is not in the file" for name in wanted if name in needed - set(given)]
     problems += [f"the network has no {name}" for name in given if name not in wanted]
     problems += [

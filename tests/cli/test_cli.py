@@ -17,7 +17,7 @@ def _corank(*words, **options):
     return subprocess.run([CORANK, *words], capture_output=True, text=True, check=False, **options)
 
 
-@pytest.mark.parametrize("verb", ["pilot", "report"])
+@pytest.mark.parametrize("verb", ["headroom", "table", "apply", "pilot", "report"])
 def test_every_verb_has_help_with_an_example(verb):
     done = _corank(verb, "--help")
     assert done.returncode == 0
@@ -36,7 +36,13 @@ def test_help_imports_nothing_heavy():
         (["pilot", "--out", "x", "--macs", "50"], "macs: allowed is a fraction in (0, 1], got 50"),
         (["pilot", "--out", "x", "--kind", "love"], "love"),
         (["pilot", "--out", "x", "--backend", "tensorrt"], "tensorrt"),
+        (["table", "torch.nn:Identity", "--shape", "1,x"], "whole numbers such as 1,3,224,224, got '1,x'"),
+        (["table", "--import", "absent"], "manifest.json: cannot be read"),
         (["report", "absent.json"], "absent.json: cannot be read"),
+        (
+            ["apply", "absent.json", "w", "--model", "torch.nn:Identity", "--out", "x"],
+            "absent.json: cannot be",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2_and_leaves_nothing(tmp_path, words, message):

@@ -85,3 +85,37 @@ def test_the_mean_output_survives_a_cut_of_a_transposed_convolution(method, stri
     lost = (layer(x) - split(x))[inner].mean((0, 2, 3))
     plain = (layer(x) - METHODS[method].factors(layer, 2)(x))[inner].mean((0, 2, 3))
     assert lost.norm() < 0.05 * plain.norm()
+
+
+def test_svd_with_moments_is_the_optimum_that_whitening_finds():
+    """Independent oracle, SVD-LLM: S = Cholesky of the inputs' covariance, then the truncated SVD of W S."""
+    torch.manual_seed(0)
+    layer = nn.Linear(10, 8).double()
+    x = torch.randn(400, 10, dtype=torch.float64) @ torch.randn(10, 10, dtype=torch.float64) + 1.5
+    moments = calibrate(nn.Sequential(layer), [x])["0"]
+    s = torch.linalg.cholesky(torch.cov(x.mT, correction=0))
+    u, values, vh = torch.linalg.svd(layer.weight.detach() @ s)
+    for rank in range(1, 9):
+        split = METHODS["svd"].factors(layer, rank, moments)
+        whitened = (u[:, :rank] * values[:rank]) @ torch.linalg.solve_triangular(
+            s, vh[:rank], upper=False, left=False
+        )
+        assert torch.allclose(split[1].weight @ split[0].weight, whitened, atol=1e-9)
+        lost = (split(x) - layer(x)).square().sum(1).mean()
+        assert torch.allclose(lost, values[rank:].square().sum(), atol=1e-9)
+        assert torch.allclose(split(x).mean(0), layer(x).mean(0), atol=1e-9)  # the bias makes up for the mean
+
+
+def test_whitening_by_the_uncentred_second_moment_is_not_better():
+    """SVD-LLM as published whitens by X Xᵀ and keeps the bias: with a mean in the inputs it loses more."""
+    torch.manual_seed(0)
+    layer = nn.Linear(10, 8).double()
+    x = torch.randn(400, 10, dtype=torch.float64) + 1.5
+    moments = calibrate(nn.Sequential(layer), [x])["0"]
+    s = torch.linalg.cholesky(x.mT @ x / len(x))
+    u, values, vh = torch.linalg.svd(layer.weight.detach() @ s)
+    weight = (u[:, :3] * values[:3]) @ torch.linalg.solve_triangular(s, vh[:3], upper=False, left=False)
+    published = (x @ weight.mT + layer.bias - layer(x)).square().sum(1).mean()
+    lost = (METHODS["svd"].factors(layer, 3, moments)(x) - layer(x)).square().sum(1).mean()
+    assert torch.allclose(published, values[3:].square().sum())
+    assert lost < published

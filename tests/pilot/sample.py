@@ -86,6 +86,7 @@ def _arm(
         "spectral_rank_ratio": 0.47 if force else 0.78,
         "plan_rank_ratio": 1.0 if dense else 0.39,
         "decomposed": 0 if dense else 6,
+        "subnormal": {"before_cut": 1234, "final": 1234 if dense else 17},
         "layers": [_layer(layer, name, generator, names) for layer in SHAPES],
         "basis_filters": None if dense else _filters(force, generator, names),
         "latency_ms": latency,

@@ -135,6 +135,14 @@ def test_protocol_and_proofs_are_shown_in_full(result, page):
     assert [text for text in expected if text not in page.text] == []
 
 
+def test_subnormal_weights_are_counted_where_the_result_has_them(result, page):
+    assert "1,234 before the cut, 17 at the end" in page.text
+    older = copy.deepcopy(result)
+    for arm in older["arms"]:
+        del arm["subnormal"]
+    assert "ubnormal" not in Page(render(older)).text
+
+
 def test_a_part_of_the_protocol_that_is_new_is_shown_too(result):
     more = copy.deepcopy(result)
     more["protocol"]["augmentation"] = {"shift": 1}

@@ -25,7 +25,7 @@ pytest.importorskip("matplotlib", reason="the report comes with the extra `repor
 
 
 def small_network() -> nn.Module:
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, stride=2),
         nn.BatchNorm2d(16),
         nn.ReLU(),
@@ -36,6 +36,8 @@ def small_network() -> nn.Module:
         nn.Flatten(),
         nn.Linear(32, 10),
     )
+    network.register_buffer("tiny", torch.full((3,), 1e-40))
+    return network
 
 
 def problem() -> Problem:
@@ -88,6 +90,7 @@ def test_every_figure_of_the_schema_is_there(trial):
         low, high = arm["speedup_ci"]["torch"]
         assert low <= arm["speedup"]["torch"] <= high
         assert len(arm["layers"]) == 3
+        assert arm["subnormal"] == {"before_cut": 3, "final": 3}
         assert all(row["plan_rank"] or row["reason"] for row in arm["layers"])
     assert result["spread"]["seeds"] == [0, 1]
     assert [len(arm["accuracy"]) for arm in result["spread"]["arms"].values()] == [2, 2, 2]

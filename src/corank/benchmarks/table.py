@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +15,42 @@ from torch import Tensor, nn
 
 from corank.benchmarks import timing
 from corank.benchmarks.machine import describe_machine, pinned
-from corank.benchmarks.table_cache import Times, open_times
-from corank.benchmarks.table_measure import Measure, measure_step, missing
-from corank.benchmarks.table_order import Step, plan_steps
-from corank.benchmarks.table_ranks import Methods, RankChoice, methods_by_layer, ranks_by_layer, ranks_to_time
+from corank.benchmarks.table_cache import open_times
+from corank.benchmarks.table_fill import MIN_TIME, fill, note_missed, note_unsteady
+from corank.benchmarks.table_ranks import Methods, RankChoice
 from corank.benchmarks.table_rows import make_rows
-from corank.benchmarks.table_runners import Run, check_terms, prepare_chain, prepare_whole, terms_of
-from corank.benchmarks.table_units import Unit, find_units
+from corank.benchmarks.table_runners import Prepared, Run, check_terms, prepare_chain, prepare_whole, terms_of
+from corank.benchmarks.table_survey import Survey, Wanted, survey_model
 from corank.errors import CorankError
 from corank.inputs import Example, first_tensor
 from corank.latency import LatencyTable
-from corank.layers import LAYER_TYPES, FilterLayer, filter_layers, unwrap
-from corank.methods import METHODS
-from corank.probing import observe, unchanged
-from corank.progress import track
+from corank.layers import LAYER_TYPES, unwrap
+from corank.probing import unchanged
+from corank.targets import Target
 
-_MIN_TIME = 0.004  # seconds of a sample
-_EXTRA = 6  # runs of each candidate before it is sampled: warming up, and finding how often to repeat it
+_STEADY = 1.1  # two times of the whole network that differ by more are worth a note
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What there is to time: units, how often each layer calls which, and the candidates of both."""
+class Terms:
+    """Under which terms a table is measured; see `latency_table`."""
 
-    units: Mapping[str, Unit]
-    calls: Mapping[str, Counter[str]]
-    layers: Mapping[str, Mapping[str, Sequence[int]]]  # {layer: {method: ranks}}
-    candidates: Mapping[str, Mapping[str, Sequence[int]]]  # {unit: {method: ranks}}
-    skipped: Mapping[str, str]
+    backend: str
+    precision: str
+    threads: int = field(default_factory=torch.get_num_threads)
+    rounds: int = 10
+    time_budget: float | None = None
+    cache: Path | str | None = None
+    seed: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise CorankError(f"threads: allowed is 1 or more, got {self.threads}.")
+        if self.rounds < 2 or self.rounds % 2:
+            raise CorankError(f"rounds: allowed is an even number from 2, got {self.rounds}.")
+        if self.time_budget is not None and not self.time_budget > 0:
+            raise CorankError(f"time_budget: allowed are seconds above 0, got {self.time_budget}.")
 
 
 def latency_table(
@@ -58,7 +65,8 @@ def latency_table(
     rounds: int = 10,
     time_budget: float | None = None,
     cache: Path | str | None = None,
-    multiple: int = 8,
+    multiple: int | None = None,
+    target: Target | None = None,
     types: Collection[str] = LAYER_TYPES,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] | None = None,
@@ -69,9 +77,10 @@ def latency_table(
 
     Each different layer is timed once, with random weights, on the shape, dtype and memory format of its real
     input, together with the batch norm and the activation that fuse with it. Dense and splits take turns in
-    one run; a run during which the machine drifted is repeated, at most twice, then noted. A row's `ms` is
-    the dense layer's time times the ratio, of all the layer's calls in one run of the network. The whole
-    dense network is timed as well.
+    one run. What ONNX Runtime and OpenVINO spend on reordering the input and output of a layer timed alone is
+    left out of both, since inside a network they do not. A run during which the machine drifted is repeated,
+    at most twice, then noted. A row's `ms` is the dense layer's time times the ratio, of all the layer's
+    calls in one run of the network. The whole dense network is timed as well.
 
     Args:
         model: the network; its weights do not matter. It is left as it was.
@@ -88,7 +97,8 @@ def latency_table(
         time_budget: seconds; the most informative is measured first, what is left out is in the notes.
         cache: a folder that keeps every time under the terms it was measured under (processor, versions,
             threads, precision), so that a run that was interrupted goes on where it stopped.
-        multiple: of the ranks that are tried; engines run multiples of 8 or 16 best.
+        multiple: of the ranks that are tried, 8 or the target's; engines run multiples of 8 or 16 best.
+        target: what the hardware takes; it narrows methods and splits, and gives multiple and precision.
         types, include, exclude: which layers, as in `spectrum`.
         seed: of the weights, the orders and the intervals.
         progress: show how far it is.
@@ -102,185 +112,96 @@ def latency_table(
     >>> table.layers, table.splits("0")[0].rank
     (('0',), 24)
     """
-    clock = time.monotonic
-    start = clock()
-    precision = check_terms(model, example, backend, precision)
-    threads = _check_numbers(threads, rounds, time_budget, multiple)
+    target = target or Target()
+    wanted = Wanted(methods, ranks, target.multiple if multiple is None else multiple, target)
+    precision = check_terms(model, example, backend, precision or target.precision)
+    threads = torch.get_num_threads() if threads is None else threads
+    terms = Terms(backend, precision, threads, rounds, time_budget, cache, seed, progress)
+    start = time.monotonic()
     model = unwrap(model)
-    survey = find_candidates(model, example, methods, ranks, multiple, types, include, exclude)
+    survey = survey_model(model, example, wanted, types=types, include=include, exclude=exclude)
+    first = first_tensor(example)
+
+    def run_whole(folder: Path) -> Run:
+        return prepare_whole(backend, model, example, threads, folder, precision)
+
+    with unchanged(model):
+        model.eval()
+        batch = first.shape[0] if first.dim() else 1
+        return time_survey(survey, terms, run_whole, whole_key(model, survey), batch, start)
+
+
+def time_survey(
+    survey: Survey,
+    terms: Terms,
+    run_whole: Callable[[Path], Run],
+    key: str,
+    batch: int,
+    start: float | None = None,
+) -> LatencyTable:
+    """Time what there is to time in a network, and the whole of it.
+
+    Args:
+        survey: the units and their splits.
+        terms: under which they are timed.
+        run_whole: makes the whole network ready, given an empty folder.
+        key: what tells the whole network from others in the cache.
+        batch: the first dimension of the input.
+        start: when the time budget began, by `time.monotonic`; now if None.
+    """
+    start = time.monotonic() if start is None else start
     machine = describe_machine()
-    times = open_times(cache, terms_of(backend, threads, precision, machine))
+    times = open_times(terms.cache, terms_of(terms.backend, terms.threads, terms.precision, machine))
 
     def measure(runners: Mapping[str, Run]) -> Mapping[str, timing.Times]:
-        return timing.time_interleaved(runners, rounds, min_time=_MIN_TIME, seed=seed)
+        return timing.time_interleaved(runners, terms.rounds, min_time=MIN_TIME, seed=terms.seed)
 
-    def prepare(chain: nn.Sequential, x: Tensor, folder: Path) -> Run:
-        return prepare_chain(backend, chain, x, threads, folder, precision)
+    def prepare(chain: nn.Sequential, x: Tensor, folder: Path) -> Prepared:
+        return prepare_chain(terms.backend, chain, x, terms.threads, folder, terms.precision)
 
-    with pinned(threads), torch.random.fork_rng():
-        whole = _whole(model, survey, times, example, backend, threads, precision, measure)
-        stop = None if time_budget is None else start + time_budget
-        missed = fill(survey, times, prepare, measure, rounds, stop, seed, progress=progress, clock=clock)
-    rows = make_rows(survey.layers, survey.calls, survey.units, times)
-    first = first_tensor(example)
+    stop = None if terms.time_budget is None else start + terms.time_budget
+    notes: list[str] = []
+    with (
+        pinned(terms.threads),
+        torch.random.fork_rng(devices=()),
+        tempfile.TemporaryDirectory() as place,
+    ):
+        whole = {} if key in times.whole else {"whole": run_whole(Path(place))}
+        if whole:
+            times.whole[key] = _median(measure(whole))
+            times.save()
+        missed = fill(
+            survey, times, prepare, measure, terms.rounds, stop, terms.seed, progress=terms.progress
+        )
+        if whole:  # again, because everything hangs on it and a disturbance only lengthens a time
+            first, second = times.whole[key], _median(measure(whole))
+            times.whole[key] = min(first, second)
+            times.save()
+            if max(first, second) > _STEADY * min(first, second):
+                notes.append(
+                    f"the whole network took {first * 1e3:.3g} ms before and {second * 1e3:.3g} ms after the "
+                    "layers; the machine was not steady"
+                )
+    notes += [*note_unsteady(survey, times), *note_missed(missed, survey, terms.time_budget)]
     return LatencyTable(
-        backend=backend,
-        threads=threads,
-        precision=precision,
-        batch=first.shape[0] if first.dim() else 1,
-        whole_ms=whole * 1e3,
-        rows=rows,
+        backend=terms.backend,
+        threads=terms.threads,
+        precision=terms.precision,
+        batch=batch,
+        whole_ms=times.whole[key] * 1e3,
+        rows=make_rows(survey.layers, survey.calls, survey.units, times),
         skipped=survey.skipped,
         machine=machine,
         versions=times.terms["versions"],
-        notes=(*_unsteady(survey, times), *_left_out(missed, survey, time_budget)),
+        notes=tuple(notes),
     )
 
 
-def find_candidates(
-    model: nn.Module,
-    example: Example,
-    methods: Methods = None,
-    ranks: RankChoice = None,
-    multiple: int = 8,
-    types: Collection[str] = LAYER_TYPES,
-    include: Iterable[str] | None = None,
-    exclude: Iterable[str] | None = None,
-) -> Survey:
-    """Return what there is to time in a network.
-
-    Raises: CorankError, when that is nothing.
-    """
-    usable, skipped = filter_layers(model, types=types, include=include, exclude=exclude)
-    uses = observe(model, usable, example)
-    layers: dict[str, FilterLayer] = {}
-    for name, layer in usable.items():
-        problem = uses[name].problem
-        if problem is None:
-            layers[name] = layer
-        else:
-            skipped[name] = problem
-    if not layers:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "it has no such layer"
-        raise CorankError(f"latency_table: no layer of the network can be timed ({reasons}).")
-    units, calls = find_units(model, layers, example)
-    by_layer, asked = methods_by_layer(methods, layers), ranks_by_layer(ranks, layers)
-    wanted: dict[str, dict[str, Sequence[int]]] = {}
-    candidates: dict[str, dict[str, Sequence[int]]] = {key: {} for key in units}
-    known: dict[tuple[str, str, Sequence[float] | None], tuple[int, ...]] = {}
-    for name in layers:
-        wanted[name] = {}
-        for method in by_layer[name]:
-            for key in calls[name]:
-                terms = key, method, asked[name]
-                if terms not in known:
-                    unit = units[key]
-                    known[terms] = ranks_to_time(
-                        unit.layer, METHODS[method], unit.shape, asked[name], multiple
-                    )
-                wanted[name][method] = known[terms]
-            for key in calls[name]:
-                both = {*candidates[key].get(method, ()), *wanted[name][method]}
-                candidates[key][method] = sorted(both)
-    return Survey(units, calls, wanted, candidates, skipped)
+def _median(found: Mapping[str, timing.Times]) -> float:
+    return float(np.median(found["whole"]))
 
 
-def fill(
-    survey: Survey,
-    times: Times,
-    prepare: Callable[[nn.Sequential, Tensor, Path], Run],
-    measure: Measure,
-    rounds: int,
-    stop: float | None,
-    seed: int = 0,
-    *,
-    progress: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[Step]:
-    """Measure what is missing, the most informative first, and return the steps that no time was left for.
-
-    Args:
-        survey: what there is to time.
-        times: what is known; it grows.
-        prepare: makes a chain ready to run.
-        measure: times some runners in turns.
-        rounds: how many samples `measure` takes.
-        stop: when the clock stops it; None measures everything. Every dense layer is measured regardless.
-        seed: of weights and intervals.
-        progress: show how far it is.
-        clock: returns seconds.
-    """
-    for key in track(list(survey.units), "time the dense layers", enabled=progress):
-        measure_step(survey.units[key], Step(key), times, prepare, measure, seed)
-    each = {key: float(np.median(times.dense[key])) for key in survey.units}
-    total: Counter[str] = Counter()
-    for called in survey.calls.values():
-        total += called
-    weight = {key: each[key] * total[key] for key in survey.units}
-    steps = [
-        Step(step.unit, tuple(left))
-        for step in plan_steps(survey.candidates, weight)
-        if (left := missing(survey.units[step.unit], step.splits, times).values())
-    ]
-    missed = []
-    for step in track(steps, "time the splits", enabled=progress):
-        needs = (len(step.splits) + 1) * max(each[step.unit], _MIN_TIME) * (rounds + _EXTRA)
-        if stop is not None and clock() + needs > stop:
-            missed.append(step)
-        else:
-            measure_step(survey.units[step.unit], step, times, prepare, measure, seed)
-    return missed
-
-
-def _whole(
-    model: nn.Module,
-    survey: Survey,
-    times: Times,
-    example: Example,
-    backend: str,
-    threads: int,
-    precision: str,
-    measure: Measure,
-) -> float:
-    """Return the seconds of the whole dense network, from the cache where the same one was timed."""
+def whole_key(model: nn.Module, survey: Survey) -> str:
+    """Return what tells a network from others in the cache: its modules, and which units it calls."""
     called = [sorted(counter.items()) for counter in survey.calls.values()]
-    key = hashlib.sha256(f"{model!r}{called}".encode()).hexdigest()[:16]
-    if key not in times.whole:
-        with unchanged(model), tempfile.TemporaryDirectory() as place:
-            model.eval()
-            run = prepare_whole(backend, model, example, threads, Path(place), precision)
-            times.whole[key] = float(np.median(measure({"whole": run})["whole"]))
-        times.save()
-    return times.whole[key]
-
-
-def _check_numbers(threads: int | None, rounds: int, time_budget: float | None, multiple: int) -> int:
-    threads = torch.get_num_threads() if threads is None else threads
-    if threads < 1:
-        raise CorankError(f"threads: allowed is 1 or more, got {threads}.")
-    if multiple < 1:
-        raise CorankError(f"multiple: allowed is 1 or more, got {multiple}.")
-    if rounds < 2 or rounds % 2:
-        raise CorankError(f"rounds: allowed is an even number from 2, got {rounds}.")
-    if time_budget is not None and not time_budget > 0:
-        raise CorankError(f"time_budget: allowed are seconds above 0, got {time_budget}.")
-    return threads
-
-
-def _unsteady(survey: Survey, times: Times) -> list[str]:
-    names = [name for name, called in survey.calls.items() if any(key in times.unsteady for key in called)]
-    return [f"the machine was not steady while these were timed: {', '.join(names)}"] if names else []
-
-
-def _left_out(missed: Sequence[Step], survey: Survey, time_budget: float | None) -> list[str]:
-    if not missed:
-        return []
-    splits: dict[str, Counter[str]] = {}
-    for step in missed:
-        name = next(name for name, called in survey.calls.items() if step.unit in called)
-        splits.setdefault(name, Counter()).update(method for method, _ in step.splits)
-    said = [
-        f"{name} ({', '.join(f'{count} of {method}' for method, count in counts.items())})"
-        for name, counts in splits.items()
-    ]
-    return [f"the time budget of {time_budget:g} s left unmeasured: {'; '.join(said)}"]
+    return hashlib.sha256(f"{model!r}{called}".encode()).hexdigest()[:16]

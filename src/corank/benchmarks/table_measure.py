@@ -16,14 +16,14 @@ from torch import nn
 from corank.benchmarks import timing
 from corank.benchmarks.table_cache import Ratio, Times
 from corank.benchmarks.table_order import Split, Step
-from corank.benchmarks.table_runners import Run
+from corank.benchmarks.table_runners import Prepared, Run
 from corank.benchmarks.table_units import Unit, build, make_input, signature
 from corank.methods import METHODS
 
 logger = logging.getLogger(__name__)
 
 Measure: TypeAlias = Callable[[Mapping[str, Run]], Mapping[str, timing.Times]]  # runners in turns
-Prepare: TypeAlias = Callable[[nn.Sequential, torch.Tensor, Path], Run]
+Prepare: TypeAlias = Callable[[nn.Sequential, torch.Tensor, Path], Prepared]
 
 AGAIN = 2  # times that a run which drifted is repeated
 _DENSE = "dense"
@@ -58,24 +58,25 @@ def measure_step(
     chains |= {key: METHODS[method].structure(unit.layer, rank) for key, (method, rank) in splits.items()}
     with tempfile.TemporaryDirectory() as place:
         x = make_input(unit, generator)
-        runners = {}
+        ready: dict[str, Prepared] = {}
         for number, (key, chain) in enumerate(chains.items()):
             folder = Path(place, str(number))
             folder.mkdir()
-            runners[key] = prepare(build(unit, chain, generator), x, folder)
+            ready[key] = prepare(build(unit, chain, generator), x, folder)
+        runners = {key: one.run for key, one in ready.items()}
         found = measure(runners)
         for _ in range(AGAIN):
             if timing.drift(found[_DENSE]) is None:
                 break
             logger.debug("the machine was not steady, measuring again: %s", unit.key)
             found = measure(runners)
-        runners.clear()
-    steady = timing.drift(found[_DENSE]) is None
+        steady = timing.drift(found[_DENSE]) is None
+        own = {key: found[key] * (1 - one.edge_share()) for key, one in ready.items()}
     times.unsteady = [key for key in times.unsteady if key != unit.key] + ([] if steady else [unit.key])
-    times.dense.setdefault(unit.key, []).append(float(np.median(found[_DENSE])))
+    times.dense.setdefault(unit.key, []).append(float(np.median(own[_DENSE])))
     kept = times.ratios.setdefault(unit.key, {})
     for key in splits:
-        kept[key] = _ratio(found[key], found[_DENSE], seed)
+        kept[key] = _ratio(own[key], own[_DENSE], seed)
     times.save()
 
 

@@ -103,8 +103,8 @@ def ranks_to_time(
     """Return the ranks of one method that are timed, rising.
 
     By default at most eight multiples of `multiple` (of 16 in wide layers, of 4, 2 or 1 in narrow ones),
-    evenly spread up to a little past the rank at which multiply-accumulates break even; none where no rank
-    saves any.
+    evenly spread up to a little past the rank at which multiply-accumulates break even. Where no rank saves
+    any, none but whole ranks that are asked for.
 
     Args:
         layer: the layer, on meta or not.
@@ -118,20 +118,27 @@ def ranks_to_time(
     (8, 16, 24, 32, 40, 48, 56, 64)
     """
     full = method.full_rank(layer)
-    if asked is not None:
-        if all(isinstance(rank, int) for rank in asked):
-            return tuple(sorted({int(rank) for rank in asked if rank <= full}))
-        rounded = {max(round(share * full / multiple), 1) * multiple for share in asked}
-        return tuple(sorted({min(rank, full) for rank in rounded}))
-    last = min(round(_BEYOND * _break_even(layer, method, shape, full)), full)
-    if last == 0:
+    if asked is not None and all(isinstance(rank, int) for rank in asked):
+        return tuple(sorted({int(rank) for rank in asked if rank <= full}))
+    break_even = _break_even(layer, method, shape, full)
+    if break_even == 0:
         return ()
+    if asked is not None:
+        return tuple(sorted({_rounded(share * full, full, multiple) for share in asked}))
+    last = min(round(_BEYOND * break_even), full)
     step = 2 * multiple if multiple == 8 and full >= _WIDE else multiple
     while step > 1 and last // step < 3:
         step //= 2
     count = max(last // step, 1)
     picked = torch.linspace(1, count, min(count, MOST_RANKS)).round().int().tolist()
     return tuple(sorted({min(number * step, full) for number in picked}))
+
+
+def _rounded(wanted: float, full: int, multiple: int) -> int:
+    """Round to a multiple, or to a finer one below it: an eighth of 16 channels is 2, not 8."""
+    while multiple > 1 and wanted < multiple:
+        multiple //= 2
+    return min(round(wanted / multiple) * multiple or 1, full)
 
 
 def _break_even(layer: FilterLayer, method: Method, shape: tuple[int, ...], full: int) -> int:

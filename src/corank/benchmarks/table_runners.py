@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,15 +12,17 @@ from torch import Tensor, nn
 
 from corank.benchmarks.backends import BACKENDS, find_backend
 from corank.benchmarks.chain_onnx import CannotWriteError, write_chain
+from corank.benchmarks.edges import edge_share
 from corank.engines import Session, import_openvino, open_onnxruntime, open_openvino
 from corank.errors import CorankError
 from corank.exporting import export
 from corank.inputs import Example, tensors
+from corank.targets import PRECISIONS
 
 Run: TypeAlias = Callable[[], object]
 
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # of OpenVINO
 FILE_ENGINES = ("onnxruntime", "openvino")
-PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "float32": "float32", "bfloat16": "bfloat16"}
 
 
 def check_terms(model: nn.Module, example: Example, backend: str, precision: str | None) -> str:
@@ -69,15 +72,24 @@ def prepare_whole(
     return open_file(backend, path, threads, precision).bind(arrays)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A chain ready to be timed, and what share of its time is none of its own; see `edges`."""
+
+    run: Run
+    edge_share: Callable[[], float] = lambda: 0.0
+
+
 def prepare_chain(
     backend: str, chain: nn.Sequential, x: Tensor, threads: int, folder: Path, precision: str
-) -> Run:
+) -> Prepared:
     """Make a chain of stock layers ready to be timed on one input."""
     if backend not in FILE_ENGINES:
-        return BACKENDS[backend](chain, x, threads, folder).run
-    path = folder / "chain.onnx"
+        return Prepared(BACKENDS[backend](chain, x, threads, folder).run)
+    path, arrays = folder / "chain.onnx", [x.contiguous().numpy()]
     save_chain(chain, x, path)
-    return open_file(backend, path, threads, precision).bind([x.contiguous().numpy()])
+    run = open_file(backend, path, threads, precision).bind(arrays)
+    return Prepared(run, lambda: edge_share(backend, path, arrays, threads, _HINTS[precision]))
 
 
 def save_chain(chain: nn.Sequential, x: Tensor, path: Path) -> None:
@@ -97,7 +109,7 @@ def open_file(backend: str, path: Path, threads: int, precision: str) -> Session
     """Load a file into its engine, held to a number of threads and a precision."""
     if backend == "onnxruntime":
         return open_onnxruntime(path, threads)
-    return open_openvino(path, threads, precision={"float32": "f32", "bfloat16": "bf16"}[precision])
+    return open_openvino(path, threads, _HINTS[precision])
 
 
 def terms_of(backend: str, threads: int, precision: str, machine: dict[str, Any]) -> dict[str, Any]:

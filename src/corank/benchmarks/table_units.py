@@ -53,6 +53,13 @@ class Unit:
         return self.layer.weight.dtype
 
 
+def read_unit(key: str) -> Unit:
+    """Make a unit again from its key."""
+    spec, shape, channels_last, followers = json.loads(key)
+    named = [Follower(kind, tuple(settings.items())) for kind, settings in followers]
+    return Unit(_from_spec(spec), tuple(shape), channels_last, tuple(named))
+
+
 def find_units(
     model: nn.Module, layers: Mapping[str, FilterLayer], example: Example
 ) -> tuple[dict[str, Unit], dict[str, Counter[str]]]:
@@ -89,7 +96,13 @@ def layer_spec(layer: FilterLayer) -> dict[str, Any]:
 
 def stock(layer: FilterLayer) -> FilterLayer:
     """Make the stock layer with the same settings, on meta."""
-    settings = layer_spec(layer)
+    return _from_spec(layer_spec(layer))
+
+
+def _from_spec(spec: Mapping[str, Any]) -> FilterLayer:
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()
+    }
     kind, dtype = settings.pop("kind"), getattr(torch, settings.pop("dtype"))
     made: FilterLayer = getattr(nn, kind)(**settings, device="meta", dtype=dtype)
     return made

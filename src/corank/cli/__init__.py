@@ -7,8 +7,11 @@ import sys
 
 import typer
 
+from corank.cli.apply import apply
+from corank.cli.headroom import headroom
 from corank.cli.pilot import pilot
 from corank.cli.report import report
+from corank.cli.table import table
 from corank.errors import CorankError
 
 app = typer.Typer(
@@ -18,6 +21,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(headroom)
+app.command()(table)
+app.command()(apply)
 app.command()(pilot)
 app.command()(report)
 

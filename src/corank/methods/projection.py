@@ -12,7 +12,8 @@ from torch import Tensor
 
 from corank.calibration import Moments
 from corank.layers import FilterLayer, filter_matrix
-from corank.spectra import filter_energies, leading_eigenvectors, leading_vectors
+from corank.leading import leading_eigenvectors, leading_vectors, project_rows
+from corank.spectra import filter_energies
 
 
 class Factors(NamedTuple):
@@ -49,7 +50,7 @@ def project(layer: FilterLayer, rank: int, moments: Moments | None) -> Factors:
     Returns: the basis, which carries the energy, the orthonormal combinations, and the bias, in float64.
     Source: Wen et al. 2017, `pca` of the original code; Zhang et al. 2015 (arXiv 1505.06798) for outputs.
     """
-    w = filter_matrix(layer).detach().double()
+    w = filter_matrix(layer).detach()
     bias = None if layer.bias is None else layer.bias.detach().double()
     if moments is not None:
         u = leading_eigenvectors(moments.covariance_GNN.to(w.device), rank)
@@ -58,7 +59,7 @@ def project(layer: FilterLayer, rank: int, moments: Moments | None) -> Factors:
         bias = lost.flatten() if bias is None else bias + lost.flatten()
     else:
         u = leading_vectors(w.mT, rank)
-    return Factors(u.mT @ w, u, bias)
+    return Factors(project_rows(u, w), u, bias)
 
 
 def reconstruction_error(dense: FilterLayer, approximation: FilterLayer) -> float:

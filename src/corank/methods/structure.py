@@ -67,17 +67,26 @@ def fill(
     Values too small for the dtype's normal range become zero: a convolution with subnormal weights was
     measured 156 times slower.
     """
-    structure = structure.to_empty(device=like.weight.device)
-    layout = _memory_format(like.weight)
+    structure = hollow(structure, like)
     with torch.no_grad():
         for module, weight in zip(structure, weights, strict=True):
-            empty = torch.empty_like(cast(Tensor, module.weight), memory_format=layout)
-            _copy(empty, weight)
-            module.weight = nn.Parameter(empty, like.weight.requires_grad)
+            _copy(cast(Tensor, module.weight), weight)
         last = structure[-1].bias
         if isinstance(last, Tensor) and bias is not None:
             _copy(last, bias)
-            last.requires_grad_((like.weight if like.bias is None else like.bias).requires_grad)
+    return structure
+
+
+def hollow(structure: nn.Sequential, like: FilterLayer) -> nn.Sequential:
+    """Give a structure memory, mode and frozen state as the layer it replaces, but no values yet."""
+    structure = structure.to_empty(device=like.weight.device)
+    layout = _memory_format(like.weight)
+    for module in structure:
+        empty = torch.empty_like(cast(Tensor, module.weight), memory_format=layout, requires_grad=False)
+        module.weight = nn.Parameter(empty, like.weight.requires_grad)
+    last = structure[-1].bias
+    if isinstance(last, Tensor):
+        last.requires_grad_((like.weight if like.bias is None else like.bias).requires_grad)
     return structure.train(like.training)
 
 

@@ -53,4 +53,6 @@ class SVD:
             dim=-1, keepdim=True
         )  # of each direction; the singular value without moments
         root = size.sqrt().clamp(min=1e-150)  # a direction of no size stays zero
-        return fill(structure, [split.basis_GMD / root, split.combination_GNM * root.mT], split.bias, layer)
+        return fill(
+            structure, [split.basis_GMD.div_(root), split.combination_GNM * root.mT], split.bias, layer
+        )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from corank.calibration import Moments
 from corank.layers import Conv, ConvTranspose, FilterLayer, from_filters, full_rank, is_conv
+from corank.leading import leading_eigenvectors, leading_vectors
 from corank.methods.channels import corrected_bias, input_root, kernel_tensor
 from corank.methods.structure import conv_part, fill, kernel_dims
-from corank.spectra import leading_eigenvectors, leading_vectors
 
 
 class Tucker2:

@@ -21,6 +21,7 @@ class Arm:
     spectrum: Spectrum  # before the cut
     plan: Plan | None = None
     errors: dict[str, float] = field(default_factory=dict)  # relative error of each cut layer's weights
+    subnormal: int = 0  # weights below float32's normal range at the time of the cut, before it
     accuracy_after_cut: float | None = None  # on dev, batch norm re-estimated, before fine-tuning
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0

@@ -19,6 +19,7 @@ def save_arm(arm: Arm, folder: Path, stage: str, problem: Problem) -> None:
     state = {
         "spectrum": [(row.layer, row.full_rank, row.singular_values) for row in arm.spectrum],
         "errors": arm.errors,
+        "subnormal": arm.subnormal,
         "accuracy_after_cut": arm.accuracy_after_cut,
         **arm.state_dict(),
     }
@@ -35,7 +36,8 @@ def load_arm(name: str, folder: Path, stage: str, problem: Problem) -> Arm | Non
     spectrum = Spectrum(tuple(LayerSpectrum(*row) for row in state["spectrum"]))
     arm = Arm(name, store.load(path, problem.make_model), spectrum)
     arm.plan = None if text is None else Plan.from_json(text)
-    arm.errors, arm.accuracy_after_cut = state["errors"], state["accuracy_after_cut"]
+    arm.errors, arm.subnormal = state["errors"], state["subnormal"]
+    arm.accuracy_after_cut = state["accuracy_after_cut"]
     arm.load_state_dict(state)
     return arm
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from corank.benchmarks import count_subnormal
 from corank.calibration import Moments, calibrate
 from corank.decomposition import decompose
 from corank.inputs import Forward, run_batch
@@ -68,6 +69,7 @@ class Trainer:
         force = self._force(arm, task, kind.toward) if kind.force else None
         self._train(arm, task, "before_cut", self.options.learning_rate_before, folder, force)
         arm.spectrum = spectrum(arm.model, types=force_types(arm.model))
+        arm.subnormal = count_subnormal(arm.model)
         if kind.cut:
             arm = self._cut(arm, task, folder)
         self._train(arm, task, "after_cut", self.options.learning_rate_after, folder)

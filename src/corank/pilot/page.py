@@ -135,6 +135,20 @@ def protocol_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     order = [key for key in PROTOCOL if key in protocol] + [key for key in protocol if key not in PROTOCOL]
     rows = [(str(PROTOCOL.get(key, key)), plain(protocol[key])) for key in order]
     for arm in result["arms"]:
+        if known_subnormal := arm.get("subnormal"):
+            rows.append((f"Subnormal weights, {label(arm['name'])}", subnormal_note(known_subnormal)))
         if files := [arm[key] for key in ("model_file", "plan_file") if arm.get(key)]:
             rows.append((f"Files, {label(arm['name'])}", plain(files)))
     return rows
+
+
+def subnormal_note(count: Mapping[str, int]) -> str:
+    """Say how many weights were too small for float32's normal range, which can slow a network many times.
+
+    >>> subnormal_note({"before_cut": 1200, "final": 0})
+    '1,200 before the cut, 0 at the end; a cut sets those of the layers that it splits to zero'
+    """
+    return (
+        f"{count['before_cut']:,} before the cut, {count['final']:,} at the end; "
+        "a cut sets those of the layers that it splits to zero"
+    )

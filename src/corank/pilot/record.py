@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from corank.benchmarks import BenchResult
+from corank.benchmarks import BenchResult, count_subnormal
 from corank.cost import model_cost
 from corank.inputs import first_tensor
 from corank.layers import CONVS, filter_layers
@@ -50,6 +50,7 @@ def record_arm(
         "spectral_rank_ratio": arm.spectrum.rank_ratio(ENERGY),
         "plan_rank_ratio": arm.plan.rank_ratio if arm.plan else 1.0,
         "decomposed": len(arm.plan.layers) if arm.plan else 0,
+        "subnormal": {"before_cut": arm.subnormal, "final": count_subnormal(arm.model)},
         "layers": _layers(arm, dense),
         "basis_filters": _basis_filters(arm),
         "latency_ms": {engine: row.median_ms for engine, row in timings.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from corank.files import replacing
 
 HEADER, CHECKSUM = "corank", "corank.sha256"  # the keys in the metadata of a file
 MAX_HEADER = 32 * 2**20
+_PART = 16 * 2**20  # bytes read at a time for the checksum
 DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -48,8 +49,16 @@ class Checksum:
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Add one tensor; call it in order of name."""
+        self.begin(name, tensor)
+        self.go_on(_as_bytes(tensor))
+
+    def begin(self, name: str, tensor: Tensor) -> None:
+        """Add what a tensor is; its bytes follow."""
         self._hash.update(f"\0{name}\0{_CODES[tensor.dtype]}\0{list(tensor.shape)}\0".encode())
-        self._hash.update(_as_bytes(tensor))
+
+    def go_on(self, part: bytes | memoryview) -> None:
+        """Add some of a tensor's bytes."""
+        self._hash.update(part)
 
     def __str__(self) -> str:
         return self._hash.hexdigest()
@@ -70,26 +79,55 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> None:
 
     Raises: FileError, when it cannot be written; what stood at `path` before is then untouched.
     """
+    write_in_parts(path, tensors, text, tensors.items())
+
+
+def write_in_parts(
+    path: Path, tensors: Mapping[str, Tensor], text: str, parts: Iterable[tuple[str, Tensor]]
+) -> None:
+    """Write a safetensors file of tensors that need not exist at the same time.
+
+    Args:
+        path: the file.
+        tensors: what there will be, by name; only shapes and dtypes are looked at.
+        text: the header's.
+        parts: each name with its values, in any order.
+    Raises: FileError, when it cannot be written; what `parts` raises. What stood at `path` is then untouched.
+    """
     for name, tensor in tensors.items():
         if tensor.dtype not in _CODES:
             raise FileError(f"{path}: {name}: safetensors cannot hold {tensor.dtype}.")
-    checksum = Checksum(text)
-    for name in sorted(tensors):
-        checksum.add(name, tensors[name])
     # wide dtypes first, so that every tensor begins at a multiple of its element's size
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    head = _file_header(tensors, names, {HEADER: text, CHECKSUM: str(checksum)})
+    unknown = "0" * len(str(Checksum("")))  # it is as long as the checksum, which comes last
+    head, places = _file_header(tensors, names, {HEADER: text, CHECKSUM: unknown})
     if len(head) > MAX_HEADER:
         raise FileError(f"{path}: the header has {len(head)} bytes; at most {MAX_HEADER} are read again.")
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    data = 8 + len(head)
+    with replacing(path) as temporary, temporary.open("w+b") as file:
         file.write(len(head).to_bytes(8, "little"))
         file.write(head)
-        for name in names:
-            file.write(_as_bytes(tensors[name]))
+        for name, tensor in parts:
+            file.seek(data + places[name][0])
+            file.write(_as_bytes(tensor))
+        checksum = Checksum(text)
+        for name in sorted(tensors):
+            checksum.begin(name, tensors[name])
+            begin, end = places[name]
+            file.seek(data + begin)
+            for start in range(begin, end, _PART):
+                checksum.go_on(file.read(min(_PART, end - start)))
+        head, _ = _file_header(tensors, names, {HEADER: text, CHECKSUM: str(checksum)})
+        file.seek(8)
+        file.write(head)
 
 
-def _file_header(tensors: Mapping[str, Tensor], names: list[str], metadata: dict[str, str]) -> bytes:
+def _file_header(
+    tensors: Mapping[str, Tensor], names: list[str], metadata: dict[str, str]
+) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """Return the header, and the stretch of the data that each tensor takes."""
     values: dict[str, Any] = {"__metadata__": metadata}
+    places = {}
     end = 0
     for name in names:
         tensor = tensors[name]
@@ -99,15 +137,16 @@ def _file_header(tensors: Mapping[str, Tensor], names: list[str], metadata: dict
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
+        places[name] = (begin, end)
     head = json.dumps(values, separators=(",", ":")).encode()
-    return head + b" " * (-len(head) % 8)
+    return head + b" " * (-len(head) % 8), places
 
 
 class Reader:
     """An open safetensors file: `text` of the header, `checksum`, and `tensors` with shape and dtype."""
 
     def __init__(self, path: Path) -> None:
-        _reject_other_files(path)
+        reject_other_files(path)
         try:
             handle: Any = safe_open(path, framework="pt", device="cpu")
             self._file = handle
@@ -149,7 +188,7 @@ class Reader:
         return tensor
 
 
-def _reject_other_files(path: Path) -> None:
+def reject_other_files(path: Path) -> None:
     try:
         if not path.is_file():
             what = "a folder" if path.is_dir() else "no file" if not path.exists() else "no regular file"

@@ -1,0 +1,53 @@
+"""`corank headroom`: what low rank could gain on this machine, before any training."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corank.cli.table import CACHE
+
+
+def headroom(
+    model: Annotated[str, typer.Argument(help="package.module:factory, or an .onnx file.")],
+    shape: Annotated[list[str] | None, typer.Option(help="Of an input; repeat for several.")] = None,
+    backend: Annotated[str, typer.Option(help="The engine that will serve the network.")] = "onnxruntime",
+    precision: Annotated[str | None, typer.Option(help="f32, or bf16 for OpenVINO.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time budget.")] = 120.0,
+    target: Annotated[
+        Path | None, typer.Option(help="A .toml or .json file: what the hardware takes.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Folder that keeps what was measured.")] = CACHE,
+    out: Annotated[Path | None, typer.Option(help="Write it as JSON too.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Say in two minutes whether low rank is worth it here: speedup against rank, layer by layer.
+
+    Example: corank headroom model.onnx --backend openvino
+    """
+    from corank.benchmarks.headroom import headroom as measure
+    from corank.cli.models import load_model, make_example
+    from corank.files import write_text
+    from corank.targets import Target
+
+    if quiet:
+        logging.getLogger().setLevel(logging.WARNING)
+    example = make_example(shape) if shape else None
+    found = measure(
+        Path(model) if model.endswith(".onnx") else load_model(model),
+        example,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        time_budget=seconds,
+        target=None if target is None else Target.read(target),
+        cache=cache,
+        progress=not quiet,
+    )
+    if out is not None:
+        write_text(out, found.to_json())
+    typer.echo(str(found))
