@@ -26,7 +26,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "gravity": {"kind": "gravity"},
     "axis": {"kind": "axis"},
     "subspace": {"kind": "subspace"},
-    "subspace, every=2": {"kind": "subspace", "every": 2},
+    "subspace, every=1": {"kind": "subspace", "every": 1},
     "subspace, every=8": {"kind": "subspace", "every": 8},
     "output": {"kind": "output"},
     "AutoStrength (l2)": {"kind": "l2", "strength": AUTO},
@@ -108,7 +108,7 @@ class Arm:
     @property
     def every(self) -> int:
         """From one forced step to the next."""
-        return self.options.get("every", 1)
+        return self.options.get("every", 2 if self.options["kind"] == "subspace" else 1)
 
     @property
     def period(self) -> int:

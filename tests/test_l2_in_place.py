@@ -8,6 +8,7 @@ from torch import nn
 
 from corank.l2_in_place import add_l2_
 from corank.layers import from_filters, to_filters
+from corank.rows_in_memory import rows_in_memory
 
 LAYERS = {
     "conv": nn.Conv2d(16, 64, 3),
@@ -17,6 +18,12 @@ LAYERS = {
     "conv1d": nn.Conv1d(4, 30, 3),
     "linear": nn.Linear(20, 128),
 }
+
+
+@torch.no_grad()
+def add(target: torch.Tensor, weight: torch.Tensor, layer: nn.Module, factor: float) -> bool:
+    rows = rows_in_memory(target, weight, layer, factor)
+    return rows is not None and add_l2_([rows]) == [True]
 
 
 def exact_force(layer: nn.Module) -> torch.Tensor:
@@ -42,11 +49,11 @@ def test_it_adds_the_force_and_nothing_else(name: str, memory_format: torch.memo
         layer = layer.to(memory_format=memory_format)
     gradient = torch.randn_like(layer.weight)
     before = gradient.clone()
-    assert add_l2_(gradient, layer.weight, layer, -0.5)
+    assert add(gradient, layer.weight, layer, -0.5)
     assert error(gradient - before, layer, -0.5) <= 1e-5
     weight = layer.weight.detach().clone()
     expected = 1e-2 * exact_force(layer)
-    assert add_l2_(layer.weight, layer.weight, layer, 1e-2)
+    assert add(layer.weight, layer.weight, layer, 1e-2)
     torch.testing.assert_close(layer.weight.double(), weight + expected, rtol=1e-6, atol=1e-6)
     layer.to(memory_format=torch.contiguous_format)
 
@@ -59,7 +66,7 @@ def test_near_filters_are_exact_or_left_to_float64(gap: float) -> None:
         direction = nn.functional.normalize(torch.randn(1, 512), dim=1)
         layer.weight.copy_((direction + gap * torch.randn(256, 512) / 32) * (0.5 + torch.rand(256, 1)))
     gradient = torch.zeros_like(layer.weight)
-    done = add_l2_(gradient, layer.weight, layer, 1.0)
+    done = add(gradient, layer.weight, layer, 1.0)
     assert done == (gap >= 0.3)
     assert error(gradient, layer, 1.0) <= 1e-5 if done else not gradient.any()
 
@@ -81,20 +88,34 @@ def refused() -> dict[str, tuple[torch.Tensor, nn.Module]]:
 @pytest.mark.parametrize("name", ["balanced", "zero", "half", "transposed", "crossed"])
 def test_what_it_does_not_take_stays_as_it_was(name: str) -> None:
     gradient, layer = refused()[name]
-    assert not add_l2_(gradient, layer.weight, layer, 1.0)
+    assert not add(gradient, layer.weight, layer, 1.0)
     assert not gradient.any()
 
 
-def test_short_products_are_not_used() -> None:
-    """Autocast and `set_float32_matmul_precision("medium")` turn a float32 product into a bfloat16 one."""
-    layer = nn.Linear(64, 64, bias=False)
-    gradient = torch.zeros_like(layer.weight)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not add_l2_(gradient, layer.weight, layer, 1.0)
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        assert not add_l2_(gradient, layer.weight, layer, 1.0)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert not gradient.any()
+@pytest.mark.parametrize("moves", [False, True])
+@torch.no_grad()
+def test_a_batch_is_each_layer_with_its_own_strength(moves: bool) -> None:
+    """One of them is left to float64, for its filters have met; the others are done all the same."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 16, 3, groups=2) for _ in range(4)]
+    with torch.no_grad():
+        layers[1].weight.copy_(layers[1].weight[:1] + 1e-3 * layers[1].weight)
+    layers[2].to(memory_format=torch.channels_last)
+    factors = [0.5, 0.1, -0.3, 0.01]
+    before = [layer.weight.detach().clone() for layer in layers]
+    expected = [exact_force(layer) for layer in layers]
+    gradients = [layer.weight if moves else torch.zeros_like(layer.weight) for layer in layers]
+    rows = [
+        rows_in_memory(gradient, layer.weight, layer, factor)
+        for gradient, layer, factor in zip(gradients, layers, factors, strict=True)
+    ]
+    assert add_l2_(rows) == [True, False, True, True]
+    for index, factor in enumerate(factors):
+        start = before[index] if moves else torch.zeros_like(before[index])
+        added = (gradients[index].detach() - start).double()
+        if index == 1:
+            assert not added.any()
+        else:
+            wanted = factor * expected[index]
+            tolerance = 1e-4 if moves else 1e-5  # the sum with the weight is rounded
+            assert float((added - wanted).norm() / wanted.norm()) <= tolerance

@@ -311,6 +311,20 @@ def test_every_k_steps_acts_k_times_as_strong() -> None:
     assert_close(model, by_hand)
 
 
+@pytest.mark.parametrize(("kind", "every"), [("subspace", 2), ("l2", 1), ("output", 1)])
+def test_subspace_acts_at_every_second_step_by_default(kind: str, every: int) -> None:
+    nets = make_net(), make_net()
+    for net, options in zip(nets, ({}, {"every": every}), strict=True):
+        optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+        ForceRegularizer(net, STRENGTH, kind=kind, **options).attach(optimizer)
+        for batch in batches(3):
+            optimizer.zero_grad()
+            loss_of(net, batch).backward()
+            optimizer.step()
+    for weight, other in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(weight, other)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_are_forced_in_float32(dtype: torch.dtype) -> None:
     layer = nn.Conv2d(8, 64, 3).to(dtype)

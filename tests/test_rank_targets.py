@@ -53,7 +53,7 @@ def zero_gradients(model: nn.Module) -> None:
 @pytest.mark.parametrize("scale", ["mean", "sum"])
 def test_subspace_is_refreshed_every_k_steps(scale: str) -> None:
     model = make_net()
-    force = ForceRegularizer(model, 0.5, kind="subspace", refresh=3, scale=scale)  # type: ignore[arg-type]
+    force = ForceRegularizer(model, 0.5, kind="subspace", refresh=3, every=1, scale=scale)  # type: ignore[arg-type]
     bases: dict[int, torch.Tensor] = {}
     for step in range(7):
         for i in (0, 2, 4):

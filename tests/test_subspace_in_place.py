@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import corank
 from corank.layers import from_filters, to_filters
+from corank.rows_in_memory import Rows, rows_in_memory
 from corank.subspace_in_place import add_output_, add_subspace_
 
 LAYERS = {
@@ -20,7 +21,16 @@ LAYERS = {
     "conv1d": nn.Conv1d(4, 30, 3),
     "linear": nn.Linear(20, 128),
 }
-ADD: dict[str, Callable[..., bool]] = {"subspace": add_subspace_, "output": add_output_}
+FORCES: dict[str, Callable[[Sequence[Rows]], list[bool]]] = {
+    "subspace": add_subspace_,
+    "output": add_output_,
+}
+
+
+@torch.no_grad()
+def add(kind: str, target: Tensor, weight: Tensor, layer: nn.Module, factor: float, basis: Tensor) -> bool:
+    rows = rows_in_memory(target, weight, layer, factor, basis)
+    return rows is not None and FORCES[kind]([rows]) == [True]
 
 
 def orthonormal(groups: int, rows: int, rank: int) -> Tensor:
@@ -43,7 +53,7 @@ def share_of_norms(error_GND: Tensor, w_GND: Tensor, kind: str) -> float:
     return float((error_GND.norm(dim=dim) / w_GND.double().norm(dim=dim)).max())
 
 
-@pytest.mark.parametrize("kind", ADD)
+@pytest.mark.parametrize("kind", FORCES)
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_it_adds_the_force_and_nothing_else(name: str, memory_format: torch.memory_format, kind: str) -> None:
@@ -56,11 +66,11 @@ def test_it_adds_the_force_and_nothing_else(name: str, memory_format: torch.memo
     basis = orthonormal(w_GND.shape[0], w_GND.shape[1 if kind == "output" else 2], 5)
     expected_GND = exact(kind, w_GND, basis)
     gradient = torch.zeros_like(layer.weight)
-    assert ADD[kind](gradient, layer.weight, layer, -0.5, basis)
+    assert add(kind, gradient, layer.weight, layer, -0.5, basis)
     added_GND = to_filters(gradient, layer).double()
     assert share_of_norms(added_GND / -0.5 - expected_GND, w_GND, kind) <= 1e-6
     assert float((added_GND / -0.5 - expected_GND).norm() / expected_GND.norm()) <= 1e-5
-    assert ADD[kind](layer.weight, layer.weight, layer, 1e-2, basis)
+    assert add(kind, layer.weight, layer.weight, layer, 1e-2, basis)
     moved = from_filters(w_GND.double() + 1e-2 * expected_GND, layer)
     torch.testing.assert_close(layer.weight.detach().double(), moved, rtol=1e-6, atol=1e-6)
 
@@ -73,7 +83,7 @@ def test_close_to_the_subspace_it_is_as_exact_as_the_weights(angle: float) -> No
         inside = torch.randn(64, 20) @ v_GDR[0].T
         layer.weight.copy_(inside + angle * torch.randn(64, 200))
     gradient = torch.zeros_like(layer.weight)
-    assert add_subspace_(gradient, layer.weight, layer, 1.0, v_GDR)
+    assert add("subspace", gradient, layer.weight, layer, 1.0, v_GDR)
     w_GND = layer.weight.detach()[None]
     assert share_of_norms(gradient.double()[None] - exact("subspace", w_GND, v_GDR), w_GND, "") <= 1e-6
 
@@ -91,21 +101,40 @@ def refused() -> dict[str, tuple[Tensor, nn.Module]]:
 @pytest.mark.parametrize("name", refused())
 def test_what_float32_cannot_hold_is_left_alone(name: str) -> None:
     gradient, layer = refused()[name]
-    assert not add_subspace_(gradient, layer.weight, layer, 1.0, orthonormal(1, 8, 3).to(gradient.dtype))
+    assert not add("subspace", gradient, layer.weight, layer, 1.0, orthonormal(1, 8, 3).to(gradient.dtype))
     assert not gradient.any()
 
 
-@pytest.mark.parametrize("kind", ADD)
-def test_short_products_are_not_used(kind: str) -> None:
-    layer = nn.Linear(64, 64, bias=False)
-    gradient, basis = torch.zeros_like(layer.weight), orthonormal(1, 64, 3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not ADD[kind](gradient, layer.weight, layer, 1.0, basis)
-    assert not gradient.any()
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("kind", FORCES)
+@torch.no_grad()
+def test_a_batch_is_each_layer_with_its_own_strength_and_rank(kind: str, moves: bool) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 12, 3, groups=2) for _ in range(4)]
+    if kind == "subspace":  # one is left to float64
+        with torch.no_grad():
+            layers[1].weight[2] = 0
+    layers[2].to(memory_format=torch.channels_last)
+    before = [layer.weight.detach().clone() for layer in layers]
+    factors, ranks = [0.5, 0.1, -0.3, 0.01], [3, 2, 5, 1]
+    bases = [orthonormal(2, 6 if kind == "output" else 36, rank) for rank in ranks]
+    targets = [layer.weight if moves else torch.zeros_like(layer.weight) for layer in layers]
+    rows = [
+        rows_in_memory(target, layer.weight, layer, factor, basis)
+        for target, layer, factor, basis in zip(targets, layers, factors, bases, strict=True)
+    ]
+    done = [True, kind == "output", True, True]
+    assert FORCES[kind](rows) == done
+    for index, factor in enumerate(factors):
+        start = before[index] if moves else torch.zeros_like(before[index])
+        added_GND = to_filters(targets[index].detach() - start, layers[index]).double()
+        w_GND = to_filters(before[index], layers[index])
+        wanted_GND = factor * exact(kind, w_GND, bases[index]) if done[index] else torch.zeros_like(w_GND)
+        assert float((added_GND - wanted_GND).norm()) <= 1e-6 * float(w_GND.norm())
 
 
 @pytest.mark.parametrize("coupling", ["gradient", "decoupled"])
-@pytest.mark.parametrize("kind", ADD)
+@pytest.mark.parametrize("kind", FORCES)
 def test_a_training_with_it_is_the_training_without_it(kind: str, coupling: str) -> None:
     """`track_every=1` records each step, for which the force is computed apart, in float64."""
     weights = []

@@ -3,7 +3,7 @@
 A force points where the filters should go. It is summed over the other filters and carries no strength.
 W_i is a filter, u_i = W_i / ‖W_i‖ its direction, d_ij = ‖u_j − u_i‖ the distance between two directions;
 T_i = I − u_i u_iᵀ keeps what is tangent to the sphere at u_i. docs/forces holds a card for each force.
-Shapes: B layers or groups of one shape, N filters, D weights in a filter, R rank, T a tile of N, K pairs.
+Shapes: B layers or groups of one shape, N filters, D weights in a filter, R rank, T a tile of N, K one of D.
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from corank.axis import pull_to_axis
 from corank.errors import LayerError
+from corank.pairs import TILE, pull_pairs
+from corank.unit_rows import directions, measure, passes, tangent_, tiles
 
 L1_EPSILON = 1e-6
 DISTANCE_FLOOR = 1e-4  # where the original code stops: it skips a pair of filters that are this close
-TILE = 256
-_PASS = 2**16  # weights in one pass in float64, so that the copy stays in the cache
-_TILE_WEIGHTS = 2**18  # weights in a tile of a product in float64: 2 MB, and enough for the product
-# d² = ‖a‖² + ‖b‖² − 2 a·b is lost to rounding where it is less than this share of ‖a‖² + ‖b‖²: in float32
-# and in float64 for a force within 1e-5 (times its power, which multiplies the error), in float64 for 1e-9.
-_LOST_FLOAT32 = 0.05
-_LOST_FLOAT64 = 1e-10
-_LOST_FOR_FLOAT64 = 1e-6
-# The distance that rounding may leave between a filter and a multiple of it.
-_IDENTICAL_FLOAT32 = 5e-7
-_IDENTICAL_FLOAT64 = 1e-14
 
 
 def l2_force(filters: Tensor) -> Tensor:
@@ -78,7 +70,7 @@ def l1_force(filters: Tensor, *, epsilon: float = L1_EPSILON, tile: int = TILE) 
     tensor([[0.0000, 1.4142],
             [0.7071, 0.0000]])
     """
-    return _apply(lambda w_BND: _pull(w_BND, 1, epsilon, tile), filters, fewest=2)
+    return _apply(lambda w_BND: pull_pairs(w_BND, 1, epsilon, tile), filters, fewest=2)
 
 
 def linear_force(filters: Tensor, *, floor: float = DISTANCE_FLOOR, tile: int = TILE) -> Tensor:
@@ -98,7 +90,7 @@ def linear_force(filters: Tensor, *, floor: float = DISTANCE_FLOOR, tile: int = 
     tensor([[0.0000, 1.0000],
             [0.5000, 0.0000]])
     """
-    return _apply(lambda w_BND: _pull(w_BND, 2, floor, tile), filters, fewest=2)
+    return _apply(lambda w_BND: pull_pairs(w_BND, 2, floor, tile), filters, fewest=2)
 
 
 def gravity_force(filters: Tensor, *, floor: float = DISTANCE_FLOOR, tile: int = TILE) -> Tensor:
@@ -118,7 +110,7 @@ def gravity_force(filters: Tensor, *, floor: float = DISTANCE_FLOOR, tile: int =
     tensor([[0.0000, 0.7071],
             [0.3536, 0.0000]])
     """
-    return _apply(lambda w_BND: _pull(w_BND, 3, floor, tile), filters, fewest=2)
+    return _apply(lambda w_BND: pull_pairs(w_BND, 3, floor, tile), filters, fewest=2)
 
 
 def axis_force(filters: Tensor) -> Tensor:
@@ -140,7 +132,7 @@ def axis_force(filters: Tensor) -> Tensor:
     tensor([[ 0.0000,  0.4800],
             [-1.9200,  1.4400]])
     """
-    return _apply(_axis, filters, fewest=2)
+    return _apply(pull_to_axis, filters, fewest=2)
 
 
 def subspace_force(filters: Tensor, rank: int | None = None, *, directions: Tensor | None = None) -> Tensor:
@@ -225,7 +217,8 @@ def leading_directions(filters: Tensor, rank: int) -> Tensor:
     if not 1 <= rank <= min(n, d):
         raise LayerError(f"rank: allowed is 1 to min(N, D) = {min(n, d)} for filters ({n}, {d}), got {rank}.")
     with torch.no_grad():
-        u_BND, _ = _units(_batch(filters))
+        w_BND = _batch(filters)
+        u_BND = directions(w_BND, measure(w_BND)[1])
         v_BDR: Tensor
         if n <= d:
             left_BNR = torch.linalg.eigh(u_BND @ u_BND.mT).eigenvectors[..., -rank:].flip(-1)
@@ -268,182 +261,28 @@ def _basis(name: str, basis: Tensor | None, filters: Tensor, along: int) -> Tens
     return _batch(basis).double()
 
 
-def _tiles(n: int, tile: int) -> list[slice]:
-    return [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
-
-
-def _passes(w_BND: Tensor) -> list[slice]:
-    b, n, d = w_BND.shape
-    return _tiles(n, max(1, _PASS // (b * d)))
-
-
-def _tiles_of_weights(w_BND: Tensor, dim: int) -> list[slice]:
-    """Divide the filters (dim 1) or their weights (dim 2) into tiles that are small in float64."""
-    n = w_BND.shape[dim]
-    return _tiles(n, max(1, _TILE_WEIGHTS * n // w_BND.numel()))
-
-
-def _measure(w_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the norms, their inverses (0 for a filter of zeros) and the sum of the unit rows, in float64."""
-    norms_BN1 = torch.empty_like(w_BND[..., :1], dtype=torch.float64)
-    inverse_BN1 = torch.empty_like(norms_BN1)
-    s_B1D = torch.zeros_like(w_BND[:, :1], dtype=torch.float64)
-    for part in _passes(w_BND):
-        w_BTD = w_BND[:, part].double()
-        norms_BN1[:, part] = norms_BT1 = torch.linalg.vector_norm(w_BTD, dim=2, keepdim=True)
-        inverse_BN1[:, part] = torch.where(norms_BT1 > 0, norms_BT1.reciprocal(), 0.0)
-        s_B1D.baddbmm_(inverse_BN1[:, part].mT, w_BTD)
-    return norms_BN1, inverse_BN1, s_B1D
-
-
-def _units(w_BND: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the unit rows and the norms, in float64."""
-    norms_BN1, inverse_BN1, _ = _measure(w_BND)
-    return w_BND.double() * inverse_BN1, norms_BN1
-
-
-def _tangent(pull: Tensor, u: Tensor) -> Tensor:
-    """Take from a pull what points along the filter itself: f − (f·u) u."""
-    return torch.addcmul(pull, (pull * u).sum(-1, keepdim=True), u, value=-1)
-
-
 def _l2(w_BND: Tensor) -> Tensor:
-    norms_BN1, inverse_BN1, s_B1D = _measure(w_BND)
+    norms_BN1, inverse_BN1, s_B1D = measure(w_BND)
     force_BND = torch.empty_like(w_BND)
-    for part in _passes(w_BND):
+    for part in passes(w_BND):
         w_BTD = w_BND[:, part].double()
         along_BT1 = w_BTD @ s_B1D.mT * inverse_BN1[:, part]
-        force_BND[:, part] = torch.addcmul(norms_BN1[:, part] * s_B1D, along_BT1, w_BTD, value=-1)
-    return force_BND
-
-
-def _axis(w_BND: Tensor) -> Tensor:
-    norms_BN1, inverse_BN1, _ = _measure(w_BND)
-    tiles, narrow = _tiles_of_weights(w_BND, 1), w_BND.shape[2] <= w_BND.shape[1]
-    force_BND, all_BDD = torch.empty_like(w_BND), torch.zeros(())
-    if narrow:
-        all_BDD = w_BND.new_zeros(w_BND.shape[0], *w_BND.shape[2:] * 2, dtype=torch.float64)
-        for part in tiles:
-            u_BTD = w_BND[:, part].double() * inverse_BN1[:, part]
-            all_BDD.baddbmm_(u_BTD.mT, u_BTD)
-    for part in tiles:
-        u_BTD = w_BND[:, part].double() * inverse_BN1[:, part]
-        pull_BTD = u_BTD @ all_BDD if narrow else torch.zeros_like(u_BTD)
-        for other in () if narrow else tiles:
-            other_BTD = w_BND[:, other].double() * inverse_BN1[:, other]
-            pull_BTD.baddbmm_(u_BTD @ other_BTD.mT, other_BTD)
-        force_BND[:, part] = _tangent(pull_BTD, u_BTD).mul_(norms_BN1[:, part])
+        force_BND[:, part] = (norms_BN1[:, part] * s_B1D).addcmul_(along_BT1, w_BTD, value=-1)
     return force_BND
 
 
 def _subspace(w_BND: Tensor, v_BDR: Tensor) -> Tensor:
-    norms_BN1, inverse_BN1, _ = _measure(w_BND)
+    norms_BN1, inverse_BN1, _ = measure(w_BND)
     force_BND = torch.empty_like(w_BND)
-    for part in _tiles_of_weights(w_BND, 1):
-        u_BTD = w_BND[:, part].double() * inverse_BN1[:, part]
-        force_BND[:, part] = _tangent(u_BTD @ v_BDR @ v_BDR.mT, u_BTD).mul_(norms_BN1[:, part])
+    for part in tiles(w_BND, 1):
+        u_BTD = directions(w_BND[:, part], inverse_BN1[:, part])
+        force_BND[:, part] = tangent_(u_BTD @ v_BDR @ v_BDR.mT, u_BTD).mul_(norms_BN1[:, part])
     return force_BND
 
 
 def _output(w_BND: Tensor, u_BNR: Tensor) -> Tensor:
     force_BND = torch.empty_like(w_BND)
-    for part in _tiles_of_weights(w_BND, 2):
-        w_BNT = w_BND[..., part].double()
-        force_BND[..., part] = torch.baddbmm(w_BNT, u_BNR, u_BNR.mT @ w_BNT, beta=-1)
+    for part in tiles(w_BND, 2):
+        w_BNK = w_BND[..., part].double()
+        force_BND[..., part] = torch.baddbmm(w_BNK, u_BNR, u_BNR.mT @ w_BNK, beta=-1)
     return force_BND
-
-
-def _pull(w_BND: Tensor, power: int, floor: float, tile: int) -> Tensor:
-    """Sum (u_j − u_i) / max(d_ij, floor)^power over j, make it tangent at u_i, and scale it by ‖W_i‖.
-
-    With P_ij = 1 / d_ij^power the sum is P x − diag(P 1) x, for x = u − c and any c. With c the mean of the
-    unit rows, filters that the force has drawn together are as far apart as others: float32 does for them.
-    """
-    if tile < 1 or not floor >= 0:
-        raise LayerError(f"tile: allowed is 1 or more, got {tile}; epsilon or floor: 0 or more, got {floor}.")
-    norms_BN1, inverse_BN1, s_B1D = _measure(w_BND)
-    centre_B1D = s_B1D / w_BND.shape[1]
-
-    def unit(*index: slice | Tensor) -> Tensor:
-        return w_BND[index].double() * inverse_BN1[index]
-
-    every = slice(None)
-    if w_BND.dtype == torch.float32:
-        identical, lost = _IDENTICAL_FLOAT32, power * _LOST_FLOAT64
-    else:
-        identical, lost = _IDENTICAL_FLOAT64, _LOST_FOR_FLOAT64
-    x_BND = torch.empty_like(w_BND, dtype=_product_dtype(w_BND))
-    lost_first = power * _LOST_FLOAT32 if x_BND.dtype == torch.float32 else lost
-    sizes_BN1 = torch.empty_like(norms_BN1)
-    for part in _passes(w_BND):
-        x_BND[:, part] = x_BTD = unit(every, part) - centre_B1D
-        sizes_BN1[:, part] = torch.linalg.vector_norm(x_BTD, dim=2, keepdim=True).square()
-    sizes_BN1.masked_fill_(norms_BN1 == 0, torch.inf)  # a filter of zeros is far from every other
-
-    pull_BND, mass_BN1 = torch.zeros_like(x_BND), torch.zeros_like(x_BND[..., :1])
-    few = w_BND.shape[0] * tile
-    tiles = _tiles(w_BND.shape[1], tile)
-    # The blocks below the diagonal are those above it, transposed.
-    for rows, cols in ((rows, cols) for first, rows in enumerate(tiles) for cols in tiles[first:]):
-        same = rows == cols
-        sizes = sizes_BN1[:, rows], sizes_BN1[:, cols]
-        a_BTD, b_BTD = x_BND[:, rows], x_BND[:, cols]
-        squares_BTT, near_BTT, count = _squares(a_BTD, b_BTD, sizes, lost_first, same=same)
-        if count > few:
-            a_BTD, b_BTD = unit(every, rows) - centre_B1D, unit(every, cols) - centre_B1D
-            squares_BTT, near_BTT, count = _squares(a_BTD, b_BTD, sizes, lost, same=same)
-        if count > few:  # several tight knots of filters
-            squares_BTT = torch.cdist(a_BTD, b_BTD, compute_mode="donot_use_mm_for_euclid_dist").square_()
-        weights_BTT = _weights(squares_BTT, power, floor, identical)
-        if 0 < count <= few:
-            weights_BTT.masked_fill_(near_BTT, 0)
-            batch, i, j = (near_BTT.triu_(1) if same else near_BTT).nonzero(as_tuple=True)
-            i, j = i + rows.start, j + cols.start
-            pull_KD = unit(batch, j) - unit(batch, i)
-            pull_KD *= _weights(pull_KD.square().sum(1, keepdim=True), power, floor, identical)
-            pull_KD = pull_KD.to(pull_BND.dtype)
-            pull_BND.index_put_((batch, i), pull_KD, accumulate=True)
-            pull_BND.index_put_((batch, j), -pull_KD, accumulate=True)
-        _add(pull_BND[:, rows], mass_BN1[:, rows], weights_BTT, a_BTD, b_BTD)
-        if not same:
-            _add(pull_BND[:, cols], mass_BN1[:, cols], weights_BTT.mT, b_BTD, a_BTD)
-
-    for part in _passes(w_BND):
-        # −mass x is mass c plus a part along u: the smaller term where the filters lie all around.
-        pull_BTD = torch.addcmul(pull_BND[:, part].double(), mass_BN1[:, part].double(), centre_B1D)
-        pull_BND[:, part] = _tangent(pull_BTD, unit(every, part)) * norms_BN1[:, part]
-    return pull_BND
-
-
-def _product_dtype(w_BND: Tensor) -> torch.dtype:
-    """Return float32 if its products are true: neither autocast nor a global switch makes them shorter."""
-    backend = torch.backends.cuda if w_BND.is_cuda else torch.backends.mkldnn
-    short = backend.matmul.fp32_precision not in ("none", "ieee")
-    return torch.float64 if short or torch.is_autocast_enabled(w_BND.device.type) else w_BND.dtype
-
-
-def _squares(
-    a_BTD: Tensor, b_BTD: Tensor, sizes: tuple[Tensor, Tensor], lost: float, *, same: bool
-) -> tuple[Tensor, Tensor, int]:
-    """Return ‖b_j − a_i‖² from one product, where it is lost to rounding, and how often."""
-    sizes_BTT = sizes[0].to(a_BTD.dtype) + sizes[1].to(a_BTD.dtype).mT
-    if same:
-        sizes_BTT.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # no filter pulls itself
-    squares_BTT = torch.baddbmm(sizes_BTT, a_BTD, b_BTD.mT, alpha=-2)
-    near_BTT = squares_BTT < sizes_BTT.mul_(lost)
-    return squares_BTT, near_BTT, int(near_BTT.count_nonzero())
-
-
-def _weights(squares: Tensor, power: int, floor: float, identical: float) -> Tensor:
-    """Return 1 / max(d, floor)^power, and 0 for filters that are the same up to rounding."""
-    return squares.clamp(min=floor**2).pow_(-power / 2).masked_fill_(squares <= identical**2, 0)
-
-
-def _add(pull_BTD: Tensor, mass_BT1: Tensor, weights_BTT: Tensor, a_BTD: Tensor, b_BTD: Tensor) -> None:
-    """Add Σ_j P_ij (b_j − a_i) to the pull, or Σ_j P_ij b_j to it and Σ_j P_ij to the mass."""
-    sums_BT1 = weights_BTT.sum(2, keepdim=True)
-    if weights_BTT.dtype == pull_BTD.dtype:
-        pull_BTD.baddbmm_(weights_BTT, b_BTD)
-        mass_BT1 += sums_BT1
-    else:  # the filters are close: subtract before rounding
-        pull_BTD += torch.baddbmm(sums_BT1 * a_BTD, weights_BTT, b_BTD, beta=-1)

@@ -5,13 +5,14 @@ Shapes: B layers of one shape, G groups, N filters in a group, D weights in a fi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from corank.batching import STACK_LIMIT, batches, largest
 from corank.distributed import is_distributed, l2_shards, local, local_part, sharded_rows, whole
 from corank.errors import CorankError
 from corank.force import FORCES, output_force, subspace_force
@@ -23,7 +24,6 @@ Direction = Literal["attract", "repel"]
 Scale = Literal["mean", "sum"]
 
 KINDS = ("l2", "l1", "linear", "gravity", "axis", "subspace", "output")
-STACK_LIMIT = 2**18  # weights; larger layers gain nothing from a copy into one batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,14 @@ class ForceField:
         parts = list(parts)
         yield from self._sharded([part for part in parts if is_distributed(part.weight)], bases)
         alone = [part for part in parts if not is_distributed(part.weight)]
-        for batch in _batches(alone, bases):
+
+        def key(part: Part) -> Hashable:
+            weight, layer, basis = part.weight, part.forced.layer, bases.get(part.name)
+            same = weight.shape, groups(layer), is_transposed(layer), weight.dtype, weight.device
+            return *same, None if basis is None else basis.shape
+
+        limit = min(STACK_LIMIT, largest(part.weight for part in alone) // 2)  # it is there twice
+        for batch in batches(alone, key, lambda part: part.weight, limit):
             w_BGND = _stack([part.filters() for part in batch])
             basis = torch.stack([bases[part.name] for part in batch]) if self.to_subspace else None
             pull_BGND = self._scaled(self._force(_wide(w_BGND), basis), w_BGND.shape[-2])
@@ -133,20 +140,6 @@ def _wide(w: Tensor) -> Tensor:
 
 def _stack(matrices: Sequence[Tensor]) -> Tensor:
     return matrices[0][None] if len(matrices) == 1 else torch.stack(tuple(matrices))
-
-
-def _batches(parts: Iterable[Part], bases: Mapping[str, Tensor]) -> Iterator[list[Part]]:
-    """Collect layers of one shape, type and device, as long as a batch stays small."""
-    open_batches: dict[tuple[object, ...], list[Part]] = {}
-    for part in parts:
-        weight, layer = part.weight, part.forced.layer
-        basis = bases[part.name].shape if part.name in bases else None
-        key = (weight.shape, groups(layer), is_transposed(layer), weight.dtype, weight.device, basis)
-        batch = open_batches.setdefault(key, [])
-        batch.append(part)
-        if (len(batch) + 1) * weight.numel() > STACK_LIMIT:
-            yield open_batches.pop(key)
-    yield from open_batches.values()
 
 
 def require_choice(name: str, value: object, allowed: Collection[str]) -> None:

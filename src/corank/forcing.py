@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,19 +15,13 @@ from corank.distributed import local
 from corank.force_field import ForceField, Part
 from corank.force_stats import LayerStats, measure, products
 from corank.forced_layers import ForcedLayer
-from corank.l2_in_place import add_l2_
+from corank.in_place import add_in_place_, in_place
 from corank.layers import full_rank, reject_unusable_values
 from corank.optimizer_hook import gradient_scale
 from corank.rank_targets import RankTargets
+from corank.rows_in_memory import Rows, rows_in_memory
 from corank.spectra import filter_energies
 from corank.strength import Adaptive, AutoStrength, strength_at
-from corank.subspace_in_place import add_output_, add_subspace_
-
-_IN_PLACE: dict[str, Callable[..., bool]] = {
-    "l2": add_l2_,
-    "subspace": add_subspace_,
-    "output": add_output_,
-}
 
 
 class Forcing:
@@ -60,8 +54,10 @@ class Forcing:
         parts = [part for part in parts if strengths[part.name] != 0]  # None: known when the force is
         # A fused optimizer has divided the gradients by the scale when its step is over.
         scale = None if owner is None or decoupled else gradient_scale(owner)
-        if scale is None and not self._zeroes and not self.records(step):
-            parts = [p for p in parts if not self._add_in_place(p, strengths[p.name], owner, decoupled)]
+        if scale is None and not self._zeroes and not self.records(step) and in_place(self.field.kind):
+            rows = [self._rows(part, strengths[part.name], owner, decoupled) for part in parts]
+            done = add_in_place_(self.field.kind, rows)
+            parts = [part for part, one in zip(parts, done, strict=True) if not one]
         for part, pull in self.field.pulls(parts, self.targets.bases):
             grad, strength = part.grad, strengths[part.name]
             assert grad is not None  # selected above
@@ -84,19 +80,19 @@ class Forcing:
                 grad.add_(pull, alpha=-factor * uphill)
             del pull  # before the next is made
 
-    def _add_in_place(
+    def _rows(
         self, part: Part, strength: float | Tensor | None, owner: Optimizer | None, decoupled: bool
-    ) -> bool:
-        """Add the force where it needs no tensor of its own; say whether that was done."""
-        kind, (rate, uphill) = self.field.kind, _rate(part, owner)
-        if kind not in _IN_PLACE or not isinstance(strength, float) or isinstance(rate, Tensor):
-            return False
+    ) -> Rows | None:
+        """Return what is added to what, where the force needs no tensor of its own."""
+        rate, uphill = _rate(part, owner)
+        if not isinstance(strength, float) or isinstance(rate, Tensor):
+            return None
         target = part.weight if decoupled else part.weight.grad
         assert target is not None  # selected by the caller
         factor = strength * self._every * self.field.factor(part.filter_count)
-        basis = (self.targets.bases[part.name],) if self.field.to_subspace else ()
         signed = factor * (rate if decoupled else -uphill)
-        return _IN_PLACE[kind](target, part.weight, part.forced.layer, signed, *basis)
+        basis = self.targets.bases[part.name] if self.field.to_subspace else None
+        return rows_in_memory(target, part.weight, part.forced.layer, signed, basis)
 
     def _strength(self, part: Part, step: int) -> float | None:
         """Return the strength of a layer at a step; None where it follows from the force, `Adaptive`."""

@@ -39,8 +39,10 @@ def pays(monkeypatch):
 
     def set_share(share, whole=10.0):
         def measure(runners, rounds, **_):
-            each = {"whole": whole * 1e-3, "dense": 1e-3}
-            return {name: np.full(rounds, each.get(name, share * 1e-3)) for name in runners}
+            first = next(iter(runners))  # the whole network with dense layers, or a dense layer with splits
+            others = 1.0 if first == "whole" else share
+            each = {"whole": whole, "dense": 1.0}
+            return {name: np.full(rounds, each.get(name, others) * 1e-3) for name in runners}
 
         monkeypatch.setattr(timing, "time_interleaved", measure)
         monkeypatch.setattr(table_runners, "edge_share", lambda *_: 0.0)

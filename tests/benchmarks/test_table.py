@@ -39,7 +39,16 @@ def make_net():
     )
 
 
-@pytest.mark.parametrize("backend", ["torch", "torch_channels_last", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "torch",
+        "torch_channels_last",
+        "onnxruntime",
+        "openvino",
+        pytest.param("torch_compile", marks=pytest.mark.slow),
+    ],
+)
 def test_every_engine_times_every_split(backend):
     if not backend.startswith("torch"):
         pytest.importorskip(backend, reason="an optional engine")
@@ -57,10 +66,43 @@ def test_equal_layers_share_their_times(measured):
     table = latency_table(
         make_net(), EXAMPLE, ranks=[0.5], methods=["filter_basis"], progress=False, types=["conv"]
     )
-    # the whole network, the dense layers of two units, each with one split, and the whole again
-    assert [len(one) for one in measured] == [1, 1, 1, 2, 2, 1]
+    # the whole network with the dense layers of two units, then each with one split
+    assert [len(one) for one in measured] == [3, 2, 2]
     assert [table.dense(name).ms for name in table.layers] == [1.0, 1.0, 1.0]
     assert table.skipped == {"6": "Linear is not among the types asked for (conv)"}
+
+
+def test_layers_that_cannot_be_split_are_left_out_with_the_reason():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.unused = (nn.Linear(16, 16) for _ in range(4))
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.c(self.b(self.a(x)))
+
+    table = latency_table(Tied(), torch.ones(2, 16), progress=False)
+    assert table.layers == ("c",)
+    assert set(table.skipped) == {"a", "b", "unused"}
+    assert "tied" in table.skipped["a"]
+    assert "never calls it" in table.skipped["unused"]
+
+
+def test_bf16_in_openvino_where_the_processor_has_it():
+    openvino = pytest.importorskip("openvino", reason="an optional engine")
+    options = {
+        "backend": "openvino",
+        "precision": "bf16",
+        "ranks": [0.5],
+        "include": ["0"],
+        "progress": False,
+    }
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert latency_table(make_net(), EXAMPLE, **options).precision == "bfloat16"
+    else:
+        with pytest.raises(corank.CorankError, match="not bf16"):
+            latency_table(make_net(), EXAMPLE, **options)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from torch import nn
 
 import corank
 from corank.benchmarks.table_cache import Times, open_times
-from corank.benchmarks.table_fill import fill, note_missed
-from corank.benchmarks.table_measure import AGAIN, measure_step
+from corank.benchmarks.table_fill import fill, note_missed, note_unsteady
+from corank.benchmarks.table_measure import AGAIN, measure_step, measure_whole
 from corank.benchmarks.table_order import GROUP, Step, halved, plan_steps
 from corank.benchmarks.table_ranks import ranks_to_time
 from corank.benchmarks.table_rows import make_rows
@@ -50,10 +50,16 @@ class Machine:
         if self.drifting:
             self.drifting -= 1
             dense[2:] *= 2
-        return {name: dense if name == "dense" else 0.5 * dense for name in runners}
+        return {name: dense if name in ("dense", "whole") else 0.5 * dense for name in runners}
 
     def fill(self, survey, times, stop=None):
-        return fill(survey, times, self.prepare, self.measure, 4, stop, clock=lambda: self.now)
+        units = survey.units
+        measure_whole("net", units, times, lambda folder: lambda: None, self.prepare, self.measure)
+        clock = lambda: self.now  # noqa: E731
+        return fill(survey, times, times.dense["net"], self.prepare, self.measure, 4, stop, clock=clock)
+
+    def rows(self, survey, times):
+        return make_rows(survey.layers, survey.calls, survey.units, times.dense["net"], times)
 
 
 @given(st.lists(st.integers(1, 99), unique=True, max_size=20).map(sorted))
@@ -92,8 +98,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     again = Machine()
     again.fill(survey, open_times(tmp_path, TERMS))
     assert again.groups == []
-    rows = make_rows(survey.layers, survey.calls, survey.units, open_times(tmp_path, TERMS))
-    assert rows == make_rows(survey.layers, survey.calls, survey.units, times)
+    assert again.rows(survey, open_times(tmp_path, TERMS)) == rest.rows(survey, times)
 
 
 def test_other_terms_share_nothing(tmp_path):
@@ -112,8 +117,8 @@ def test_a_budget_measures_every_dense_layer_and_names_what_it_leaves_out():
     machine = Machine()
     times = Times(TERMS)
     missed = machine.fill(survey, times, stop=0.5)
-    assert [len(group) for group in machine.groups[:3]] == [1, 1, 2]
-    assert set(times.dense) == set(survey.units)
+    assert [len(group) for group in machine.groups] == [3, 2]  # the whole with both dense layers, one split
+    assert set(times.dense["net"]) == set(survey.units)
     done = sum(map(len, times.ratios.values()))
     left = sum(len(step.splits) for step in missed)
     assert left > 0
@@ -121,7 +126,7 @@ def test_a_budget_measures_every_dense_layer_and_names_what_it_leaves_out():
     (note,) = note_missed(missed, survey, 0.5)
     assert note.startswith("the time budget of 0.5 s left unmeasured: ")
     assert "of spatial" in note
-    rows = make_rows(survey.layers, survey.calls, survey.units, times)
+    rows = machine.rows(survey, times)
     assert len(rows) == len(survey.layers) + done
 
 
@@ -130,11 +135,19 @@ def test_a_group_that_drifted_is_measured_again_then_noted(drifting, noted):
     survey = make_survey(methods=["filter_basis"])
     unit = survey.units[first := next(iter(survey.units))]
     machine, times = Machine(drifting=drifting), Times(TERMS)
-    measure_step(unit, Step(first), times, machine.prepare, machine.measure)
-    assert machine.groups == [["dense"]] * (1 + min(drifting, AGAIN))
+    step = Step(first, (("filter_basis", 8),))
+    measure_step(unit, step, times, machine.prepare, machine.measure)
+    assert len(machine.groups) == 1 + min(drifting, AGAIN)
     assert times.unsteady == [first] * noted
-    measure_step(unit, Step(first, (("filter_basis", 8),)), times, machine.prepare, machine.measure)
-    assert times.unsteady == []  # a steady run of it since
+    measure_step(unit, step, times, machine.prepare, machine.measure)
+    assert len(machine.groups) == 1 + min(drifting, AGAIN)  # it is known
+
+
+def test_a_whole_network_that_drifts_is_noted():
+    survey, machine, times = make_survey(ranks=[0.5]), Machine(drifting=9), Times(TERMS)
+    machine.fill(survey, times)
+    assert machine.groups[:3] == [["whole", *survey.units]] * 3
+    assert note_unsteady(survey, times, "net")[0].endswith("0, 2, the whole network")
 
 
 def test_a_layer_s_row_counts_all_its_calls_on_all_shapes():
@@ -150,10 +163,10 @@ def test_a_layer_s_row_counts_all_its_calls_on_all_shapes():
     large, small = survey.units
     times = Times(TERMS)
     Machine().fill(survey, times)
-    times.dense = {large: [3e-3], small: [2e-3]}
+    times.dense["net"] = {large: 3e-3, small: 2e-3}
     key = next(iter(times.ratios[large]))
     times.ratios = {large: {key: (0.5, 0.4, 0.6)}, small: {key: (1.0, 0.9, 1.1)}}
-    dense, split = make_rows(survey.layers, survey.calls, survey.units, times)
+    dense, split = Machine().rows(survey, times)
     assert dense.ms == pytest.approx(8)
     assert split.ms == pytest.approx(2 * 1.5 + 2)
     assert split.ratio == pytest.approx(5 / 8)

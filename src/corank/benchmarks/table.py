@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from corank.benchmarks import timing
 from corank.benchmarks.machine import describe_machine, pinned
 from corank.benchmarks.table_cache import open_times
 from corank.benchmarks.table_fill import MIN_TIME, fill, note_missed, note_unsteady
+from corank.benchmarks.table_measure import measure_whole
 from corank.benchmarks.table_ranks import Methods, RankChoice
 from corank.benchmarks.table_rows import make_rows
 from corank.benchmarks.table_runners import Prepared, Run, check_terms, prepare_chain, prepare_whole, terms_of
@@ -27,8 +28,6 @@ from corank.latency import LatencyTable
 from corank.layers import LAYER_TYPES, unwrap
 from corank.probing import unchanged
 from corank.targets import Target
-
-_STEADY = 1.1  # two times of the whole network that differ by more are worth a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def latency_table(
     one run. What ONNX Runtime and OpenVINO spend on reordering the input and output of a layer timed alone is
     left out of both, since inside a network they do not. A run during which the machine drifted is repeated,
     at most twice, then noted. A row's `ms` is the dense layer's time times the ratio, of all the layer's
-    calls in one run of the network. The whole dense network is timed as well.
+    calls in one run of the network. The whole dense network is timed in turns with all its dense layers.
 
     Args:
         model: the network; its weights do not matter. It is left as it was.
@@ -160,45 +159,39 @@ def time_survey(
         return prepare_chain(terms.backend, chain, x, terms.threads, folder, terms.precision)
 
     stop = None if terms.time_budget is None else start + terms.time_budget
-    notes: list[str] = []
-    with (
-        pinned(terms.threads),
-        torch.random.fork_rng(devices=()),
-        tempfile.TemporaryDirectory() as place,
-    ):
-        whole = {} if key in times.whole else {"whole": run_whole(Path(place))}
-        if whole:
-            times.whole[key] = _median(measure(whole))
-            times.save()
+    with pinned(terms.threads), _settled_heap(), torch.random.fork_rng(devices=()):
+        measure_whole(key, survey.units, times, run_whole, prepare, measure, terms.seed)
+        dense = times.dense[key]
         missed = fill(
-            survey, times, prepare, measure, terms.rounds, stop, terms.seed, progress=terms.progress
+            survey, times, dense, prepare, measure, terms.rounds, stop, terms.seed, progress=terms.progress
         )
-        if whole:  # again, because everything hangs on it and a disturbance only lengthens a time
-            first, second = times.whole[key], _median(measure(whole))
-            times.whole[key] = min(first, second)
-            times.save()
-            if max(first, second) > _STEADY * min(first, second):
-                notes.append(
-                    f"the whole network took {first * 1e3:.3g} ms before and {second * 1e3:.3g} ms after the "
-                    "layers; the machine was not steady"
-                )
-    notes += [*note_unsteady(survey, times), *note_missed(missed, survey, terms.time_budget)]
+    notes = *note_unsteady(survey, times, key), *note_missed(missed, survey, terms.time_budget)
     return LatencyTable(
         backend=terms.backend,
         threads=terms.threads,
         precision=terms.precision,
         batch=batch,
         whole_ms=times.whole[key] * 1e3,
-        rows=make_rows(survey.layers, survey.calls, survey.units, times),
+        rows=make_rows(survey.layers, survey.calls, survey.units, dense, times),
         skipped=survey.skipped,
         machine=machine,
         versions=times.terms["versions"],
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
-def _median(found: Mapping[str, timing.Times]) -> float:
-    return float(np.median(found["whole"]))
+@contextlib.contextmanager
+def _settled_heap() -> Iterator[None]:
+    """Spare the collection before each run the objects that were there before: 0.3 s with torch loaded."""
+    mine = gc.get_freeze_count() == 0
+    gc.collect()
+    if mine:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if mine:
+            gc.unfreeze()
 
 
 def whole_key(model: nn.Module, survey: Survey) -> str:

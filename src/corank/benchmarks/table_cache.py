@@ -20,17 +20,17 @@ Ratio: TypeAlias = tuple[float, float, float]  # time over that of the dense lay
 class Times:
     """What was measured so far.
 
-    `dense` are seconds of a unit's dense layer, one for each run it took part in; `ratios` are of a unit's
-    splits, by the split's structure, so that methods that build the same share it; `whole` are seconds of
-    whole networks. With a path it is written after every change.
+    `whole` are seconds of whole networks, `dense` those of each one's units, taken in turns with it;
+    `ratios` are of a unit's splits, by the split's structure, so that methods that build the same share it,
+    and so do networks. With a path it is written after every change.
     """
 
     terms: Mapping[str, Any]
     path: Path | None = None
-    dense: dict[str, list[float]] = field(default_factory=dict)
-    ratios: dict[str, dict[str, Ratio]] = field(default_factory=dict)
     whole: dict[str, float] = field(default_factory=dict)
-    unsteady: list[str] = field(default_factory=list)  # units whose last run drifted to the end
+    dense: dict[str, dict[str, float]] = field(default_factory=dict)
+    ratios: dict[str, dict[str, Ratio]] = field(default_factory=dict)
+    unsteady: list[str] = field(default_factory=list)  # networks and units of which a run drifted to the end
 
     def save(self) -> None:
         """Write the file, whole or not at all; without a path, nothing."""
@@ -68,9 +68,12 @@ def open_times(cache: Path | str | None, terms: Mapping[str, Any]) -> Times:
             unit: {one: (float(r), float(low), float(high)) for one, (r, low, high) in some.items()}
             for unit, some in values["ratios"].items()
         }
-        dense = {unit: [float(second) for second in some] for unit, some in values["dense"].items()}
+        dense = {
+            key: {unit: float(second) for unit, second in some.items()}
+            for key, some in values["dense"].items()
+        }
         whole = {key: float(second) for key, second in values["whole"].items()}
-        return Times(terms, path, dense, ratios, whole, list(values["unsteady"]))
+        return Times(terms, path, whole, dense, ratios, list(values["unsteady"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(
             f"{path}: is not a cache of this corank ({type(error).__name__}: {error}). Delete it."

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
 
 from corank.benchmarks.table_cache import Times
 from corank.benchmarks.table_measure import Measure, Prepare, measure_step, missing
@@ -21,6 +19,7 @@ _EXTRA = 6  # runs of each candidate before it is sampled: warming up, and findi
 def fill(
     survey: Survey,
     times: Times,
+    dense: Mapping[str, float],
     prepare: Prepare,
     measure: Measure,
     rounds: int,
@@ -35,42 +34,46 @@ def fill(
     Args:
         survey: what there is to time.
         times: what is known; it grows.
+        dense: seconds of each unit's dense layer.
         prepare: makes a chain ready to run.
         measure: times some runners in turns.
         rounds: how many samples `measure` takes.
-        stop: when the clock stops it; None measures everything. Every dense layer is measured regardless.
+        stop: when the clock stops it; None measures everything.
         seed: of weights and intervals.
         progress: show how far it is.
         clock: returns seconds.
     """
-    for key in track(list(survey.units), "time the dense layers", enabled=progress):
-        measure_step(survey.units[key], Step(key), times, prepare, measure, seed)
-    each = {key: float(np.median(times.dense[key])) for key in survey.units}
     total: Counter[str] = Counter()
     for called in survey.calls.values():
         total += called
-    weight = {key: each[key] * total[key] for key in survey.units}
+    weight = {key: dense[key] * total[key] for key in survey.units}
     steps = [
         Step(step.unit, tuple(left))
         for step in plan_steps(survey.splits, weight)
         if (left := missing(survey.units[step.unit], step.splits, times).values())
     ]
-    missed = []
+    missed: list[Step] = []
+    spent, ready = 0.0, 0  # what making candidates ready took besides their runs, and how many they were
     for step in track(steps, "time the splits", enabled=progress):
-        needs = (len(step.splits) + 1) * max(each[step.unit], MIN_TIME) * (rounds + _EXTRA)
-        if stop is not None and clock() + needs > stop:
+        count, begun = len(step.splits) + 1, clock()
+        runs = count * max(dense[step.unit], MIN_TIME) * (rounds + _EXTRA)
+        if stop is not None and begun + runs + spent / max(ready, 1) * count > stop:
             missed.append(step)
-        else:
-            measure_step(survey.units[step.unit], step, times, prepare, measure, seed)
+            continue
+        measure_step(survey.units[step.unit], step, times, prepare, measure, seed)
+        spent, ready = spent + max(clock() - begun - runs, 0.0), ready + count
     return missed
 
 
-def note_unsteady(survey: Survey, times: Times) -> list[str]:
-    names = [name for name, called in survey.calls.items() if any(key in times.unsteady for key in called)]
+def note_unsteady(survey: Survey, times: Times, key: str) -> list[str]:
+    """Say during which runs the machine was not steady."""
+    names = [name for name, called in survey.calls.items() if any(unit in times.unsteady for unit in called)]
+    names += ["the whole network"] if key in times.unsteady else []
     return [f"the machine was not steady while these were timed: {', '.join(names)}"] if names else []
 
 
 def note_missed(missed: Sequence[Step], survey: Survey, time_budget: float | None) -> list[str]:
+    """Say which splits no time was left for."""
     if not missed:
         return []
     splits: dict[str, Counter[str]] = {}

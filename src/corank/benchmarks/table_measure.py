@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,7 +27,7 @@ Measure: TypeAlias = Callable[[Mapping[str, Run]], Mapping[str, timing.Times]]  
 Prepare: TypeAlias = Callable[[nn.Sequential, torch.Tensor, Path], Prepared]
 
 AGAIN = 2  # times that a run which drifted is repeated
-_DENSE = "dense"
+_DENSE, _WHOLE = "dense", "whole"
 
 
 def split_key(unit: Unit, split: Split) -> str:
@@ -42,44 +43,87 @@ def missing(unit: Unit, splits: Sequence[Split], times: Times) -> dict[str, Spli
     return {key: split for key, split in keyed.items() if key not in known}
 
 
+def measure_whole(
+    key: str,
+    units: Mapping[str, Unit],
+    times: Times,
+    run_whole: Callable[[Path], Run],
+    prepare: Prepare,
+    measure: Measure,
+    seed: int = 0,
+) -> None:
+    """Time a whole network and all its dense layers in turns, unless that is known, and keep it.
+
+    In turns, so that a layer's share of the whole holds however fast the machine is at the moment. A run in
+    which the whole network drifted is measured again, at most twice, then noted.
+    """
+    if key in times.whole:
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folders = _folders(Path(place))
+        ready = {_WHOLE: Prepared(run_whole(next(folders)))}
+        for name, unit in units.items():
+            generator = torch.Generator().manual_seed(seed)
+            x = make_input(unit, generator)
+            ready[name] = prepare(build(unit, nn.Sequential(unit.layer), generator), x, next(folders))
+        own = _measure(key, _WHOLE, ready, times, measure)
+    whole = float(np.median(own[_WHOLE]))
+    times.dense[key] = {name: whole * float(np.median(own[name] / own[_WHOLE])) for name in units}
+    times.whole[key] = whole
+    times.save()
+
+
 def measure_step(
     unit: Unit, step: Step, times: Times, prepare: Prepare, measure: Measure, seed: int = 0
 ) -> None:
-    """Time a unit's dense layer and some splits in turns, and keep what was found, on disk too.
+    """Time a unit's dense layer and some splits in turns, and keep the ratios, on disk too.
 
     What is already known is not measured again. Where the dense layer drifted during the run, all of it is
     measured again, at most twice; if it still does, the unit is noted as unsteady.
     """
     splits = missing(unit, step.splits, times)
-    if not splits and unit.key in times.dense:
+    if not splits:
         return
     generator = torch.Generator().manual_seed(seed)
     chains = {_DENSE: nn.Sequential(unit.layer)}
     chains |= {key: METHODS[method].structure(unit.layer, rank) for key, (method, rank) in splits.items()}
     with tempfile.TemporaryDirectory() as place:
+        folders = _folders(Path(place))
         x = make_input(unit, generator)
-        ready: dict[str, Prepared] = {}
-        for number, (key, chain) in enumerate(chains.items()):
-            folder = Path(place, str(number))
-            folder.mkdir()
-            ready[key] = prepare(build(unit, chain, generator), x, folder)
-        runners = {key: one.run for key, one in ready.items()}
-        found = measure(runners)
-        for _ in range(AGAIN):
-            if timing.drift(found[_DENSE]) is None:
-                break
-            logger.debug("the machine was not steady, measuring again: %s", unit.key)
-            found = measure(runners)
-        steady = timing.drift(found[_DENSE]) is None
-        own = {key: found[key] * (1 - one.edge_share()) for key, one in ready.items()}
-    times.unsteady = [key for key in times.unsteady if key != unit.key] + ([] if steady else [unit.key])
-    times.dense.setdefault(unit.key, []).append(float(np.median(own[_DENSE])))
+        ready = {
+            key: prepare(build(unit, chain, generator), x, next(folders)) for key, chain in chains.items()
+        }
+        own = _measure(unit.key, _DENSE, ready, times, measure)
     kept = times.ratios.setdefault(unit.key, {})
     for key in splits:
-        kept[key] = _ratio(own[key], own[_DENSE], seed)
+        kept[key] = ratio_of(own[key], own[_DENSE], seed)
     times.save()
 
 
-def _ratio(split_R: timing.Times, dense_R: timing.Times, seed: int) -> Ratio:
+def _measure(
+    key: str, reference: str, ready: Mapping[str, Prepared], times: Times, measure: Measure
+) -> dict[str, timing.Times]:
+    """Return the times of all, without what is none of their own; again where the reference drifted."""
+    runners = {name: one.run for name, one in ready.items()}
+    found = measure(runners)
+    for _ in range(AGAIN):
+        if timing.drift(found[reference]) is None:
+            break
+        logger.debug("the machine was not steady, measuring again: %s", key)
+        found = measure(runners)
+    if timing.drift(found[reference]) is not None and key not in times.unsteady:
+        times.unsteady.append(key)
+    return {name: found[name] * (1 - one.edge_share()) for name, one in ready.items()}
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    for number in itertools.count():
+        folder = place / str(number)
+        folder.mkdir()
+        yield folder
+
+
+def ratio_of(split_R: timing.Times, dense_R: timing.Times, seed: int) -> Ratio:
+    """Return the time of a split over that of its dense layer, and the interval."""
     ratio, (low, high) = timing.speedup(split_R, dense_R, seed)
     return ratio, min(low, ratio), max(high, ratio)

@@ -18,6 +18,7 @@ def make_rows(
     layers: Mapping[str, Mapping[str, Sequence[int]]],
     calls: Mapping[str, Counter[str]],
     units: Mapping[str, Unit],
+    dense: Mapping[str, float],
     times: Times,
 ) -> tuple[TableRow, ...]:
     """Return each layer's dense row, then the splits of which every call was measured.
@@ -28,15 +29,16 @@ def make_rows(
         layers: `{layer: {method: ranks}}`.
         calls: `{layer: {unit: how often}}`.
         units: by key.
-        times: what was measured.
+        dense: seconds of each unit's dense layer.
+        times: the ratios.
     """
     rows: list[TableRow] = []
     keys: dict[tuple[str, str, int], str] = {}
     for name, called in calls.items():
-        each = {key: count * float(np.median(times.dense[key])) for key, count in called.items()}
-        dense = sum(each.values())
+        each = {key: count * dense[key] for key, count in called.items()}
+        total = sum(each.values())
         full = full_rank(units[next(iter(called))].layer)
-        rows.append(TableRow(name, DENSE, full, dense * 1e3))
+        rows.append(TableRow(name, DENSE, full, total * 1e3))
         for method, ranks in layers[name].items():
             for rank in ranks:
                 ratios = []
@@ -47,8 +49,8 @@ def make_rows(
                     ratios.append(times.ratios.get(key, {}).get(keys[place]))
                 if any(one is None for one in ratios):
                     continue
-                shares = np.array([each[key] / dense for key in called])
+                shares = np.array([each[key] / total for key in called])
                 ratio, low, high = (float(value) for value in shares @ np.array(ratios))
                 low, high = min(low, ratio), max(high, ratio)  # the sums round differently
-                rows.append(TableRow(name, method, rank, dense * ratio * 1e3, ratio, (low, high)))
+                rows.append(TableRow(name, method, rank, total * ratio * 1e3, ratio, (low, high)))
     return tuple(rows)

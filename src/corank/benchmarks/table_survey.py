@@ -59,6 +59,9 @@ def survey_model(
     usable, skipped = filter_layers(model, types=types, include=include, exclude=exclude)
     uses = observe(model, usable, example)
     skipped |= {name: problem for name in usable if (problem := uses[name].problem) is not None}
+    owners = Counter(id(one) for module in model.modules() for one in module._parameters.values())
+    tied = "its weight is tied to another module's, and a split would untie it"
+    skipped |= {name: tied for name, layer in usable.items() if owners[id(layer.weight)] > 1}
     layers = {name: layer for name, layer in usable.items() if name not in skipped}
     units, calls = find_units(model, layers, example)
     return survey_units(units, calls, layers, skipped, wanted)

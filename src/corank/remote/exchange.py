@@ -19,7 +19,7 @@ from torch import nn
 from corank.benchmarks import timing
 from corank.benchmarks.table_cache import Times
 from corank.benchmarks.table_fill import MIN_TIME
-from corank.benchmarks.table_measure import split_key
+from corank.benchmarks.table_measure import ratio_of, split_key
 from corank.benchmarks.table_order import GROUP
 from corank.benchmarks.table_ranks import Methods, RankChoice
 from corank.benchmarks.table_rows import make_rows
@@ -78,7 +78,7 @@ def export_table(
     folder.mkdir(parents=True, exist_ok=True)
     export(model, example, folder / "model.onnx", dynamic_batch=False)
     whole = [_input(tuple(one.shape), str(one.dtype)) for one in tensors(example)]
-    groups: list[dict[str, Any]] = [{"files": ["model.onnx"], "inputs": whole, "keys": ["whole"]}]
+    groups: list[dict[str, Any]] = [{"files": ["model.onnx"], "inputs": [whole], "keys": ["whole"]}]
     with unchanged(model):
         largest = _write_candidates(survey, folder, groups)
     values = torch.randn(largest // 4 + 1, generator=torch.Generator().manual_seed(0)) / 20
@@ -117,15 +117,19 @@ def _write_candidates(survey: Survey, folder: Path, groups: list[dict[str, Any]]
         for one, chain in {"dense": nn.Sequential(unit.layer), **chains}.items():
             save_chain(build(unit, chain, generator), x, folder / files[one])
             largest = max(largest, _share_weights(folder / files[one]))
+        inputs = [_input(tuple(x.shape), str(x.dtype))]
+        together = groups[0]  # the whole network takes turns with all its dense layers
+        for name, value in (("files", files["dense"]), ("inputs", inputs), ("keys", key)):
+            together[name].append(value)
         names = list(chains)
-        for start in range(0, max(len(names), 1), GROUP):
+        for start in range(0, len(names), GROUP):
             taking_turns = ["dense", *names[start : start + GROUP]]
             groups.append(
                 {
                     "unit": key,
                     "files": [files[one] for one in taking_turns],
                     "keys": taking_turns,
-                    "inputs": [_input(tuple(x.shape), str(x.dtype))],
+                    "inputs": [inputs] * len(taking_turns),
                 }
             )
     return largest
@@ -170,32 +174,33 @@ def import_table(folder: Path | str, seed: int = 0) -> LatencyTable:
                 f"{folder}: {len(left)} of {len(groups)} groups were not timed. Run run_table.py again; "
                 "it goes on where it stopped."
             )
-        times, unsteady = Times({}), []
+        times, dense, whole_s = Times({}), {}, 0.0
+        unsteady = []
         for number, group in enumerate(groups):
             timed = found["groups"][str(number)]
             taken = {
                 key: np.array(some) * (1 - edge)
                 for key, some, edge in zip(group["keys"], timed["times"], timed["edges"], strict=True)
             }
-            if "unit" not in group:
-                times.whole["whole"] = float(np.median(taken["whole"]))
-                continue
-            dense = taken.pop("dense")
-            if timing.drift(dense) is not None:
-                unsteady.append(group["unit"])
-            times.dense.setdefault(group["unit"], []).append(float(np.median(dense)))
-            for key, seconds in taken.items():
-                ratio, (low, high) = timing.speedup(seconds, dense, seed)
-                times.ratios.setdefault(group["unit"], {})[key] = ratio, min(low, ratio), max(high, ratio)
-        units = {key: read_unit(key) for key in times.dense}
+            reference = taken.pop(group["keys"][0])
+            if timing.drift(reference) is not None:
+                unsteady.append(group.get("unit", "whole"))
+            if "unit" in group:
+                times.ratios.setdefault(group["unit"], {}).update(
+                    {key: ratio_of(seconds, reference, seed) for key, seconds in taken.items()}
+                )
+            else:
+                whole_s = float(np.median(reference))
+                dense = {key: whole_s * float(np.median(own / reference)) for key, own in taken.items()}
+        units = {key: read_unit(key) for key in dense}
         names = [name for name, called in manifest["calls"].items() if any(key in unsteady for key in called)]
         return LatencyTable(
             backend=terms["backend"],
             threads=terms["threads"],
             precision="float32",
             batch=manifest["batch"],
-            whole_ms=times.whole["whole"] * 1e3,
-            rows=make_rows(manifest["layers"], manifest["calls"], units, times),
+            whole_ms=whole_s * 1e3,
+            rows=make_rows(manifest["layers"], manifest["calls"], units, dense, times),
             skipped=manifest["skipped"],
             machine=terms["machine"],
             versions={terms["backend"]: terms["version"]},

@@ -185,14 +185,18 @@ def main() -> None:
     for number, group in enumerate(manifest["groups"]):
         if str(number) in done["groups"]:
             continue
-        arrays = make_inputs(group["inputs"])
-        runs = [ENGINES[given.backend](folder / file, arrays, given.threads) for file in group["files"]]
+        arrays = [make_inputs(one) for one in group["inputs"]]
+        files = [folder / file for file in group["files"]]
+        runs = [
+            ENGINES[given.backend](file, own, given.threads)
+            for file, own in zip(files, arrays)  # noqa: B905 (old Pythons)
+        ]
         times = time_in_turns(runs, manifest["rounds"], manifest["min_time"])
-        profile = PROFILES[given.backend]
-        alone = "unit" in group  # the whole network keeps its edges
         edges = [
-            edge_share(profile(folder / file, arrays, given.threads)) if alone else 0.0
-            for file in group["files"]
+            0.0  # the whole network keeps its edges
+            if file.name == "model.onnx"
+            else edge_share(PROFILES[given.backend](file, own, given.threads))
+            for file, own in zip(files, arrays)  # noqa: B905 (old Pythons)
         ]
         done["groups"][str(number)] = {"times": times, "edges": edges}
         beside = path.with_name("times.json.tmp")

@@ -1,4 +1,4 @@
-"""Whether the ℓ1 force at every 8th step, 8 times as strong, does what it does at every step."""
+"""Whether a force at every k-th step, k times as strong, does what it does at every step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from torch import nn
 from corank import ForceRegularizer, spectrum
 from corank.pilot.digits import digits_task, vgg
 
-STRENGTH = 0.25  # the ranks begin to fall, and the accuracy not yet much
 EPOCHS = 3
-ARMS: dict[str, dict[str, Any] | None] = {"no force": None, "l1": {"every": 1}, "l1, every=8": {"every": 8}}
+# Strengths at which the ranks begin to fall, and the accuracy not yet much.
+ARMS: dict[str, dict[str, Any] | None] = {
+    "no force": None,
+    "l1": {"kind": "l1", "strength": 0.25, "every": 1},
+    "l1, every=8": {"kind": "l1", "strength": 0.25, "every": 8},
+    "subspace, every=1": {"kind": "subspace", "strength": 0.1, "every": 1},
+    "subspace": {"kind": "subspace", "strength": 0.1},
+}
 
 
 def train(seed: int, epochs: int, options: dict[str, Any] | None) -> dict[str, float]:
@@ -22,7 +28,7 @@ def train(seed: int, epochs: int, options: dict[str, Any] | None) -> dict[str, f
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(task.train))
     if options is not None:
-        ForceRegularizer(model, STRENGTH, kind="l1", **options).attach(optimizer)
+        ForceRegularizer(model, **options).attach(optimizer)
     for _ in range(epochs):
         for images, labels in task.train:
             optimizer.zero_grad()
