@@ -37,6 +37,8 @@ def test_links_lead_somewhere(page):
 
 def test_the_tutorial_runs_from_top_to_bottom(corank, tmp_path, monkeypatch, capsys):
     """Files are written under their names, Python runs, and every `corank` command ends well."""
+    # its own tests measure memory; a process for every network and engine takes a minute here
+    monkeypatch.setattr("corank.benchmarks.backends.onnxruntime.peak_in_fresh_process", lambda *_, **__: None)
     for package in ("sklearn", "matplotlib", "onnxscript"):
         pytest.importorskip(package, reason="the tutorial uses the extras onnx, report and digits")
     monkeypatch.syspath_prepend(tmp_path)

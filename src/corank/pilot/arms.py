@@ -130,7 +130,11 @@ class Trainer:
 
     def _calibrate(self, model: nn.Module, task: Task, samples: Loader) -> dict[str, Moments]:
         return calibrate(
-            model, samples, max_batches=self.options.calibration_batches, forward=forward_of(task)
+            model,
+            samples,
+            max_batches=self.options.calibration_batches,
+            forward=forward_of(task),
+            inputs=self.table is not None,  # a table has methods that choose along the inputs
         )
 
     def _plan(self, model: nn.Module, task: Task, stats: dict[str, Moments]) -> Plan:
