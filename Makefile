@@ -8,7 +8,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 .PHONY: demo test test-slow check format clean
 
 demo: $(VENV)/.demo
-	$(BIN)/corank pilot --out demo
+	$(BIN)/corank pilot --out demo --again
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from corank.errors import FileError
+from corank.errors import CorankError, FileError
 from corank.force_state import load_force, save_force
 from corank.regularizer import ForceRegularizer
+from corank.state_files import read_state, write_state
 from corank.strength import AutoStrength
 
 
@@ -51,3 +52,20 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("weights", "text", "missing"):
         with pytest.raises(FileError, match=f"{name}.safetensors: holds no state of a force"):
             load_force(force, tmp_path / f"{name}.safetensors")
+
+
+def test_the_strides_come_back_too(tmp_path: Path) -> None:
+    state = {
+        "a": torch.randn(3, 4).mT,
+        0: (torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), None),
+    }
+    again = read_state(write_state(tmp_path / "state.safetensors", state))
+    assert again["a"].stride() == state["a"].stride()
+    assert again[0][0].stride() == state[0][0].stride()
+    torch.testing.assert_close(again, state, rtol=0, atol=0)
+
+
+def test_only_plain_values_and_tensors_are_written(tmp_path: Path) -> None:
+    with pytest.raises(CorankError, match=r"state\.a: allowed in a checkpoint .* got a object"):
+        write_state(tmp_path / "state.safetensors", {"a": object()})
+    assert list(tmp_path.iterdir()) == []

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from corank.surrogate import force_loss
     from corank.targets import Target
     from corank.tasks import Metric, Task, classification
+    from corank.training import Checkpoint
     from corank.verdicts import Verdict
 
 _HOMES = {
@@ -70,6 +71,7 @@ _HOMES = {
     "corank.surrogate": ("force_loss",),
     "corank.targets": ("Target",),
     "corank.tasks": ("Metric", "Task", "classification"),
+    "corank.training": ("Checkpoint",),
     "corank.verdicts": ("Verdict",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -81,6 +83,7 @@ __all__ = [
     "AutoStrength",
     "BenchResult",
     "Budget",
+    "Checkpoint",
     "Choice",
     "CorankError",
     "Distillation",

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from corank.errors import FileError
-from corank.files import replacing
 from corank.regularizer import ForceRegularizer
-
-_TENSOR = "tensor:"  # stands in the JSON where a tensor stood, before its key in the file
+from corank.state_files import read_state, write_state
 
 
 def save_force(force: ForceRegularizer, path: Path | str) -> Path:
@@ -26,22 +18,7 @@ def save_force(force: ForceRegularizer, path: Path | str) -> Path:
     Returns: the path.
     Raises: FileError, when it cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: strip(one) for key, one in value.items()}
-        if isinstance(value, list):
-            return [strip(one) for one in value]
-        if not isinstance(value, Tensor):
-            return value
-        tensors[str(len(tensors))] = value.detach().cpu().contiguous()
-        return f"{_TENSOR}{len(tensors) - 1}"
-
-    text = json.dumps(strip(force.state_dict()))
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"force": text})
-    return Path(path)
+    return write_state(path, {"force": force.state_dict()})
 
 
 def load_force(force: ForceRegularizer, path: Path | str) -> None:
@@ -51,20 +28,7 @@ def load_force(force: ForceRegularizer, path: Path | str) -> None:
         state of another force.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {})["force"]
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-
-        def fill(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: fill(one) for key, one in value.items()}
-            if isinstance(value, list):
-                return [fill(one) for one in value]
-            if isinstance(value, str) and value.startswith(_TENSOR):
-                return tensors[value.removeprefix(_TENSOR)]
-            return value
-
-        state = fill(json.loads(text))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        state = read_state(path)["force"]
+    except (FileError, KeyError, TypeError) as error:
         raise FileError(f"{path}: holds no state of a force ({error}). save_force writes one.") from error
     force.load_state_dict(state)

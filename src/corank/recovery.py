@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +16,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from corank.errors import CorankError
 from corank.inputs import Forward, run_batch, tensors, to_device
-from corank.progress import track
+from corank.progress import Meter
+from corank.regularizer import ForceRegularizer
 from corank.tasks import Loader, Loss, cross_entropy, device_of
+from corank.training import Checkpoint, Epoch, Training
 
-logger = logging.getLogger(__name__)
+__all__ = ["Checkpoint", "Distillation", "Epoch", "default_optimizer", "finetune", "recalibrate_batchnorm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,6 @@ class Distillation:
             raise CorankError(f"Distillation: weight is a fraction in [0, 1], got {self.weight}.")
         if not self.temperature > 0:
             raise CorankError(f"Distillation: temperature is above 0, got {self.temperature}.")
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One epoch of training: its number from 1, mean loss, and seconds."""
-
-    number: int
-    loss: float
-    seconds: float
 
 
 def default_optimizer(
@@ -73,6 +65,8 @@ def finetune(
     weight_decay: float = 5e-4,
     optimizer: torch.optim.Optimizer | None = None,
     scheduler: LRScheduler | None = None,
+    force: ForceRegularizer | None = None,
+    checkpoint: Checkpoint | Path | str | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = True,
     label: str = "fine-tune",
@@ -91,11 +85,17 @@ def finetune(
         distillation: how much to follow it; `Distillation()` with a teacher.
         learning_rate, momentum, weight_decay: of the default optimizer.
         optimizer, scheduler: your own; the scheduler steps once a batch.
+        force: is attached to the optimizer, and detached at the end.
+        checkpoint: a file, written after every epoch, from which the same call goes on after it was killed
+            and ends bit-equal on the same machine; `Checkpoint(path, every=steps)` writes more often. It
+            holds model, optimizer, scheduler, force, random states and the place in the data, no pickle. A
+            finished one gives its result without training. The loader must repeat itself: `corank.replay`.
         after_epoch: called with each finished epoch.
         progress: show a bar on a terminal, log lines elsewhere.
         label: what the bar says.
     Returns: the epochs.
-    Raises: CorankError, for a loss that is not finite, with the epoch and step; for an empty loader.
+    Raises: CorankError, for a loss that is not finite, with epoch, step, layer and what to lower; for an
+        empty loader; when memory runs out; for the checkpoint of another training.
 
     >>> batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,)))]
     >>> len(finetune(nn.Linear(4, 2), batches, epochs=2, progress=False))
@@ -107,57 +107,23 @@ def finetune(
         raise CorankError("finetune: distillation needs a teacher; pass teacher=the dense model.")
     if teacher is not None:
         loss = _with_teacher(loss, teacher, distillation or Distillation())
-    steps = _length(loader)
     if optimizer is None:
         optimizer = default_optimizer(model, learning_rate, momentum, weight_decay)
-        if steps is not None and scheduler is None:
-            scheduler = CosineAnnealingLR(optimizer, max(epochs * steps, 1))
-    training = model.training
-    done: list[Epoch] = []
+        if scheduler is None and isinstance(loader, Sized):
+            scheduler = CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
+    if isinstance(checkpoint, str | Path):
+        checkpoint = Checkpoint(checkpoint)
+    training = Training(model, loader, loss, optimizer, scheduler, force, checkpoint)
+    mode = model.training
+    if force is not None:
+        force.attach(optimizer)
     try:
-        for number in track(range(1, epochs + 1), label, enabled=progress):
-            model.train()
-            done.append(_train_epoch(model, loader, loss, optimizer, scheduler, number))
-            if after_epoch is not None:
-                after_epoch(done[-1])
+        with Meter(label, enabled=progress) as meter:
+            return training.run(epochs, after_epoch, meter)
     finally:
-        model.train(training)
-    return done
-
-
-def _train_epoch(
-    model: nn.Module,
-    loader: Loader,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | None,
-    number: int,
-) -> Epoch:
-    start, total, step = time.perf_counter(), 0.0, 0
-    for step, batch in enumerate(loader, 1):
-        value = loss(model, batch)
-        current = value.item()
-        if not abs(current) < float("inf"):
-            raise CorankError(
-                f"finetune: the loss is {current} in epoch {number}, step {step}. "
-                "Lower the learning rate or the force's strength, and start from the last good weights."
-            )
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        total += current
-    if step == 0:
-        raise CorankError("finetune: the loader has no batches. Give at least one.")
-    return Epoch(number, total / step, time.perf_counter() - start)
-
-
-def _length(loader: Loader) -> int | None:
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except TypeError:
-        return None
+        model.train(mode)
+        if force is not None:
+            force.detach()
 
 
 def _with_teacher(loss: Loss, teacher: nn.Module, distillation: Distillation) -> Loss:

@@ -11,8 +11,10 @@ from torch import nn
 
 from corank import store
 from corank.cost import model_cost
+from corank.cut_targets import parse_target
+from corank.data.batches import Batches
 from corank.errors import CorankError, FileError
-from corank.pilot.digits import Batches, digits
+from corank.pilot.digits import digits
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
 from corank.pilot.trial import read_result, run_trial
@@ -44,7 +46,14 @@ def problem() -> Problem:
 
 
 OPTIONS = TrialOptions(
-    shared=1, before_cut=1, after_cut=1, macs=0.5, multiple=1, backends=("torch",), rounds=4, seeds=(0, 1)
+    shared=1,
+    before_cut=1,
+    after_cut=1,
+    target=parse_target("macs=0.5"),
+    multiple=1,
+    backends=("torch",),
+    rounds=4,
+    seeds=(0, 1),
 )
 
 
@@ -133,8 +142,14 @@ def test_the_order_depends_on_seed_and_pass_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shared": 0}, "shared: a trial needs at least 1 epoch"),
-        ({"macs": 50}, "macs: allowed is a fraction"),
+        ({"shared": -1}, "shared: allowed is a whole number of epochs from 0"),
+        ({"before_cut": 0}, "before_cut: allowed is a whole number of epochs from 1"),
+        ({"arms": ("lowrank", "force")}, "arms: allowed are dense and"),
+        ({"arms": ("dense", "magic")}, "arms.*magic"),
+        ({"seeds": (0, 0)}, "seeds: each may come once"),
+        ({"rounds": 5}, "rounds: allowed is an even number"),
+        ({"strength": float("nan")}, "strength: allowed is a finite number"),
+        ({"learning_rate": 0.0}, "learning_rate: allowed is a number in"),
         ({"seeds": ()}, "seeds: give at least one"),
         ({"kind": "love"}, "kind.*love"),
         ({"backends": ("tensorrt",)}, "tensorrt"),

@@ -19,7 +19,7 @@ def apply(
     Example: corank apply plan.json model.safetensors --model mine:make_model --out small.safetensors
     """
     from corank.applying import apply_plan
-    from corank.cli.factories import find_factory
+    from corank.cli.models import make_factory
     from corank.errors import FileError
     from corank.plans import Plan
 
@@ -29,5 +29,5 @@ def apply(
         raise FileError(f"{plan}: cannot be read ({error.strerror}). Give a plan's JSON.") from error
     except (FileError, UnicodeDecodeError) as error:
         raise FileError(f"{plan}: {error}") from error
-    apply_plan(made, weights, out, find_factory(model))
+    apply_plan(made, weights, out, make_factory(model))
     typer.echo(str(out))

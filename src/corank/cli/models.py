@@ -4,50 +4,85 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+def find_object(spec: str, what: str = "model") -> Any:
+    """Import `package.module:name`; the working folder is searched too.
+
+    Args:
+        spec: the name.
+        what: which option it was given to, for the message.
+    Raises: CorankError, for text of another form, a module that cannot be imported, or a name that it lacks.
+
+    >>> find_object("math:pi")
+    3.141592653589793
+    """
+    module_name, _, name = spec.partition(":")
+    if not module_name or not name:
+        kind = "factory" if what == "model" else "task"
+        raise CorankError(f"{what}: allowed is package.module:{kind}, got {spec!r}.")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # an installed script does not look there by itself
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise CorankError(
+            f"{what}: {spec!r}: there is no module {error.name!r} here. Run it from the folder that holds it."
+        ) from error
+    except Exception as error:  # the user's own code
+        raise CorankError(f"{what}: importing {module_name} fails ({_said(error)}).") from error
+    if not hasattr(module, name):
+        names = ", ".join(one for one in vars(module) if not one.startswith("_")) or "nothing"
+        raise CorankError(f"{what}: {module_name} has no {name!r}; it has {names[:200]}.")
+    return getattr(module, name)
+
+
+def make_factory(spec: str) -> Callable[[], nn.Module]:
+    """Return the factory of a network; called, it makes one or raises CorankError.
+
+    Raises: CorankError, for a name that leads nowhere or to no function.
+    """
+    from torch import nn
+
+    factory = find_object(spec)
+    if isinstance(factory, nn.Module):
+        raise CorankError(f"model: {spec} is a network. Name the function or class that makes it.")
+    if not callable(factory):
+        raise CorankError(f"model: {spec} is a {type(factory).__name__}. Name a function without arguments.")
+
+    def make() -> nn.Module:
+        try:
+            made = factory()
+        except Exception as error:  # the user's own code
+            raise CorankError(
+                f"model: {spec} fails ({_said(error)}). It is called without arguments; "
+                "wrap it in a function."
+            ) from error
+        if not isinstance(made, nn.Module):
+            raise CorankError(f"model: {spec} gives a {type(made).__name__}, not an nn.Module.")
+        return made
+
+    return make
+
+
 def load_model(name: str, weights: Path | None = None) -> nn.Module:
     """Import `package.module:factory`, call it, and load the weights of a safetensors file if given.
-
-    The working folder is searched too.
 
     Raises: CorankError, for a name that leads nowhere, or a factory that fails or makes no network;
         FileError, for weights that do not fit.
     """
-    from torch import nn
+    from corank.weights import load_weights
 
-    module_name, _, factory = name.partition(":")
-    if not module_name or not factory:
-        raise CorankError(f"model: allowed is package.module:factory, got {name!r}.")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module_name), factory)
-    except ModuleNotFoundError as error:
-        raise CorankError(f"model: {name!r}: there is no module {error.name!r} here.") from error
-    except AttributeError as error:
-        raise CorankError(f"model: {module_name} has no {factory!r}.") from error
-    except Exception as error:  # the user's own code
-        raise CorankError(f"model: importing {module_name} fails ({_said(error)}).") from error
-    try:
-        model = made()
-    except Exception as error:  # the user's own code
-        raise CorankError(
-            f"model: {name} fails ({_said(error)}). It is called without arguments; wrap it in a function."
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise CorankError(f"model: {name} gives a {type(model).__name__}, not an nn.Module.")
-    if weights is not None:
-        _load_weights(model, weights)
-    return model
+    make = make_factory(name)
+    return make() if weights is None else load_weights(make, weights)
 
 
 def parse_shapes(shapes: Sequence[str]) -> list[tuple[int, ...]]:
@@ -78,16 +113,6 @@ def make_example(shapes: Sequence[str]) -> tuple[Tensor, ...]:
         raise CorankError("shape: give the shape of each input, such as --shape 1,3,224,224.")
     generator = torch.Generator().manual_seed(0)
     return tuple(torch.randn(shape, generator=generator) for shape in parse_shapes(shapes))
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model as load_safetensors
-
-    try:
-        load_safetensors(model, str(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise FileError(f"{path}: its weights cannot be loaded ({_said(error)}).") from error
 
 
 def _said(error: BaseException) -> str:

@@ -7,47 +7,113 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from corank.pilot.problem import Problem
+
+_TARGET = (
+    "Such as macs=0.35 or latency=0.5,backend=onnxruntime; also params, bytes, peak_memory, latency_ms, "
+    "energy, error, accuracy."
+)
 
 
 def pilot(
     out: Annotated[Path, typer.Option(help="Folder for pilot.json, report.html, models and plans.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Repeat with this many seeds and report the spread.")] = 1,
-    kind: Annotated[str, typer.Option(help="The force: l2 or l1.")] = "l2",
-    strength: Annotated[float, typer.Option(min=0, help="Its strength (mean scale).")] = 0.2,
-    macs: Annotated[float, typer.Option(help="Cut both low-rank arms to this share of the MACs.")] = 0.35,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", "--task", help="digits, mnist:DIR, cifar10:DIR, folder:DIR, or package.module:task."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Your network: package.module:factory.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained weights, safetensors: all arms start there.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="These settings in a TOML file; options override.")
+    ] = None,
+    arms: Annotated[str | None, typer.Option(help="Of dense,lowrank,force,force_plan, by commas.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each arm, before and after the cut.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Repeat with this many seeds.")] = None,
+    target: Annotated[str | None, typer.Option(help=_TARGET)] = None,
+    macs: Annotated[float | None, typer.Option(help="Short for --target macs=…")] = None,
+    kind: Annotated[str | None, typer.Option(help="The force: l2, l1, subspace, output and others.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Its strength (mean scale).")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Layer never to cut; may be repeated.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine to time; may be repeated.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads for every engine.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for every engine.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Replace a finished trial in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train dense, low-rank and force arms side by side, measure them, and write the report.
 
-    The data are scikit-learn's digits, the network is a VGG of 1.2M parameters: minutes on two cores.
+    Without --data the data are scikit-learn's digits and the network is a VGG of 1.2M parameters: minutes on
+    two cores. The same command goes on with a trial that was interrupted.
 
-    Example: corank pilot --out demo
+    Example: corank pilot --out demo --epochs 3
     """
-    from corank.pilot.digits import digits
-    from corank.pilot.options import TrialOptions
-    from corank.pilot.tables import to_markdown
+    from corank.cli.recipes import Recipe, make_options, merge, read_recipe
+    from corank.cut_targets import parse_target
+    from corank.errors import CorankError
+    from corank.pilot.tables import metrics_to_markdown, to_markdown
     from corank.pilot.trial import run_trial
 
     if quiet:
         logging.getLogger().setLevel(logging.WARNING)
-    options = TrialOptions(
-        kind=kind,  # type: ignore[arg-type]  # checked there
-        strength=strength,
-        macs=macs,
-        threads=threads,
-        seeds=tuple(range(seeds)),
-        backends=tuple(backend or ("torch", "onnxruntime")),
+    if target is not None and macs is not None:
+        raise CorankError("macs: it is short for --target macs=…; give one of them.")
+    if seeds is not None and seeds < 1:
+        raise CorankError(f"seeds: give at least one, got {seeds}.")
+    wanted = target if macs is None else f"macs={macs}"
+    both = merge(
+        Recipe({}, {}) if recipe is None else read_recipe(recipe),
+        {
+            "data": data,
+            "model": model,
+            "weights": None if weights is None else str(weights),
+            "keep": tuple(keep) if keep else None,
+        },
+        {
+            "arms": None if arms is None else tuple(one.strip() for one in arms.split(",")),
+            "epochs": epochs,
+            "seeds": None if seeds is None else tuple(range(seeds)),
+            "target": None if wanted is None else parse_target(wanted),
+            "kind": kind,
+            "strength": strength,
+            "backends": tuple(backend) if backend else None,
+            "threads": threads,
+        },
     )
+    options = make_options(both.options, trained="weights" in both.problem)
     command = shlex.join(["corank", *sys.argv[1:]])
-    result = run_trial(digits(), out, options, command=command, progress=not quiet)
+    result = run_trial(_problem(both.problem), out, options, command=command, progress=not quiet, again=again)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:
         typer.echo(to_markdown(result))
+        if metrics := metrics_to_markdown(result):
+            typer.echo(f"\n{metrics}")
         typer.echo(f"\nThe report: {out / 'report.html'}")
+
+
+def _problem(settings: dict[str, Any]) -> Problem:
+    from corank.cli.models import find_object, make_factory
+    from corank.data import is_built_in
+    from corank.pilot.problems import make_problem
+
+    rest = dict(settings)
+    data, model = rest.pop("data", "digits"), rest.pop("model", None)
+    if "weights" in rest:
+        rest["weights"] = Path(rest["weights"])
+    own = not is_built_in(data)
+    return make_problem(
+        data,
+        model or "",
+        None if model is None else make_factory(model),
+        task=find_object(data, "data") if own else None,
+        **rest,
+    )

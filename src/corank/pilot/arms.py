@@ -5,142 +5,203 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from corank.benchmarks import count_subnormal
-from corank.calibration import calibrate
+from corank.calibration import Moments, calibrate
 from corank.decomposition import decompose
+from corank.inputs import Forward, run_batch
+from corank.latency import LatencyTable
+from corank.layers import filter_layers
 from corank.methods import fold
 from corank.methods.projection import reconstruction_error
-from corank.pilot.options import TrialOptions
+from corank.pilot.arm import Arm
+from corank.pilot.arm_files import drop_stages, load_arm, save_arm
+from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.problem import Problem
+from corank.pilot.scores import dev_score, gain
 from corank.planning import plan
 from corank.plans import Plan
-from corank.recovery import Epoch, default_optimizer, finetune, recalibrate_batchnorm
+from corank.recovery import Checkpoint, Epoch, default_optimizer, finetune, recalibrate_batchnorm
 from corank.regularizer import ForceRegularizer
-from corank.rules import Budget
+from corank.replay import set_seed, undisturbed
+from corank.rules import Accuracy, Rule
 from corank.spectra import Spectrum, spectrum
-from corank.tasks import Loader, Task
+from corank.tasks import Loader, Task, cross_entropy
 
 logger = logging.getLogger(__name__)
-ARMS: dict[str, tuple[bool, bool]] = {  # name: (with force, with a cut)
-    "dense": (False, False),
-    "lowrank": (False, True),
-    "force": (True, True),
-}
+_PHASES = ("shared", "before_cut", "after_cut")
 
 
-@dataclass
-class Arm:
-    """A trained arm, and what was seen on the way."""
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What the arms of one seed share."""
 
-    name: str
-    model: nn.Module
-    spectrum: Spectrum  # before the cut
-    plan: Plan | None = None
-    errors: dict[str, float] = field(default_factory=dict)  # relative error of each cut layer's weights
-    subnormal: int = 0  # weights below float32's normal range at the time of the cut, before it
-    accuracy_after_cut: float | None = None  # on dev, batch norm re-estimated, before fine-tuning
-    history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
+    problem: Problem
+    seed: int
+    options: TrialOptions
+    folder: Path  # of this seed, for checkpoints and finished arms
+    table: LatencyTable | None = None
+    progress: bool = True
 
+    def make_start(self) -> Arm:
+        """Return the network that every arm starts from: with trained weights, or trained here."""
+        if self.problem.make_start is not None:
+            return Arm("shared", self.problem.make_start(), Spectrum(()))
+        arm = Arm("shared", self.problem.make_model(), Spectrum(()))
+        task = self.problem.make_task(self.seed)
+        self._train(arm, task, "shared", self.options.learning_rate, self.folder)
+        return arm
 
-def train_shared(problem: Problem, task: Task, options: TrialOptions, progress: bool) -> Arm:
-    """Train the network that every arm starts from."""
-    arm = Arm("shared", problem.make_model(), Spectrum(()))
-    _train(arm, task, options, "shared", options.shared, options.learning_rate, progress=progress)
-    return arm
+    def make_arm(self, name: str, start: Arm) -> Arm:
+        """Train one arm on from the shared start: before the cut, the cut, and after it."""
+        folder, kind = self.folder / name, ARMS[name]
+        if (done := load_arm(name, folder, "done", self.problem)) is not None:
+            done.model.eval()
+            return done
+        task = self.problem.make_task(self.seed)  # a fresh one, so that all arms see the data in one order
+        arm = Arm(name, copy.deepcopy(start.model), Spectrum(()), history=list(start.history))
+        arm.seconds = start.seconds
+        force = self._force(arm, task, kind.toward) if kind.force else None
+        self._train(arm, task, "before_cut", self.options.learning_rate_before, folder, force)
+        arm.spectrum = spectrum(arm.model, types=force_types(arm.model))
+        arm.subnormal = count_subnormal(arm.model)
+        if kind.cut:
+            arm = self._cut(arm, task, folder)
+        self._train(arm, task, "after_cut", self.options.learning_rate_after, folder)
+        arm.model.eval()
+        save_arm(arm, folder, "done", self.problem)
+        drop_stages(folder, "before_cut", "cut", "after_cut")
+        return arm
 
+    def _train(
+        self,
+        arm: Arm,
+        task: Task,
+        phase: str,
+        learning_rate: float,
+        folder: Path,
+        force: ForceRegularizer | None = None,
+    ) -> None:
+        epochs: int = getattr(self.options, phase)
+        # A loader or a layer that draws from the global generators does so alike in every arm.
+        set_seed(1000 * self.seed + _PHASES.index(phase))
+        optimizer = default_optimizer(arm.model, learning_rate, weight_decay=self.options.weight_decay)
+        scheduler = CosineAnnealingLR(optimizer, max(epochs * steps_of(task.train), 1))
+        offset = len(arm.history)
 
-def train_arm(
-    name: str, start: Arm, problem: Problem, seed: int, options: TrialOptions, progress: bool
-) -> Arm:
-    """Train one arm on from the shared start: before the cut, the cut, and after it."""
-    task = problem.make_task(seed)  # a fresh one for each arm, so that all see the data in the same order
-    with_force, with_cut = ARMS[name]
-    arm = Arm(
-        name, copy.deepcopy(start.model), Spectrum(()), history=list(start.history), seconds=start.seconds
-    )
-    force = ForceRegularizer(arm.model, options.strength, kind=options.kind) if with_force else None
-    _train(
-        arm, task, options, "before_cut", options.before_cut, options.learning_rate_before, force, progress
-    )
-    arm.spectrum = spectrum(arm.model, types=("conv",))
-    arm.subnormal = count_subnormal(arm.model)
-    if with_cut:
-        _cut(arm, problem, task, problem.make_task(seed + 1).train, options)
-    _train(arm, task, options, "after_cut", options.after_cut, options.learning_rate_after, None, progress)
-    arm.model.eval()
-    return arm
+        def note(epoch: Epoch) -> None:
+            arm.seconds += epoch.seconds
+            accuracy = dev_score(arm.model, task)
+            arm.history.append(
+                {"epoch": offset + epoch.number, "phase": phase, "loss": epoch.loss, "dev_accuracy": accuracy}
+            )
 
-
-def _train(
-    arm: Arm,
-    task: Task,
-    options: TrialOptions,
-    phase: str,
-    epochs: int,
-    learning_rate: float,
-    force: ForceRegularizer | None = None,
-    progress: bool = True,
-) -> None:
-    optimizer = default_optimizer(arm.model, learning_rate, weight_decay=options.weight_decay)
-    scheduler = CosineAnnealingLR(optimizer, epochs * len(task.train))  # type: ignore[arg-type]
-    if force is not None:
-        force.attach(optimizer)
-    offset = len(arm.history)
-
-    def note(epoch: Epoch) -> None:
-        arm.seconds += epoch.seconds
-        accuracy = dev_score(arm.model, task)
-        arm.history.append(
-            {"epoch": offset + epoch.number, "phase": phase, "loss": epoch.loss, "dev_accuracy": accuracy}
+        finetune(
+            arm.model,
+            task.train,
+            epochs=epochs,
+            loss=task.loss,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            force=force,
+            checkpoint=Checkpoint(
+                folder / f"{phase}.safetensors", self.options.checkpoint_every, keep={"arm": arm}
+            ),
+            after_epoch=note,
+            progress=self.progress,
+            label=f"{arm.name}: {phase.replace('_', ' the ')}" if "_" in phase else f"{arm.name} start",
         )
 
-    label = f"{arm.name}: {phase.replace('_', ' the ')}" if "_" in phase else f"{arm.name} start"
-    finetune(
-        arm.model,
-        task.train,
-        epochs=epochs,
-        loss=task.loss,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        after_epoch=note,
-        progress=progress,
-        label=label,
+    def _force(self, arm: Arm, task: Task, toward: bool) -> ForceRegularizer:
+        wanted = None
+        if toward:
+            with undisturbed(task.train):
+                wanted = self._plan(arm.model, task, self._calibrate(arm.model, task, self._samples()))
+        return make_force(arm.model, self.options, wanted)
+
+    def _samples(self) -> Loader:
+        # Training data in an order of their own: drawing them must not shift the arm's order.
+        return self.problem.make_task(self.seed + 1).train
+
+    def _calibrate(self, model: nn.Module, task: Task, samples: Loader) -> dict[str, Moments]:
+        return calibrate(
+            model,
+            samples,
+            max_batches=self.options.calibration_batches,
+            forward=forward_of(task),
+            inputs=self.table is not None,  # a table has methods that choose along the inputs
+        )
+
+    def _plan(self, model: nn.Module, task: Task, stats: dict[str, Moments]) -> Plan:
+        accurate = any(isinstance(rule, Accuracy) for rule in self.options.target.rules)
+        return plan(
+            model,
+            self.options.target.rules,
+            example=task.example,
+            stats=stats,
+            table=self.table,
+            evaluate=(lambda one: gain(one, task)) if accurate else None,
+            refit=(lambda one: recalibrate_batchnorm(one, self._samples(), forward=forward_of(task)))
+            if accurate
+            else None,
+            multiple=self.options.multiple,
+            exclude=self.problem.keep,
+        )
+
+    def _cut(self, arm: Arm, task: Task, folder: Path) -> Arm:
+        if (cut := load_arm(arm.name, folder, "cut", self.problem)) is not None:
+            return cut
+        start = time.perf_counter()
+        with undisturbed(task.train):
+            samples = self._samples()
+            stats = self._calibrate(arm.model, task, samples)
+            arm.plan = self._plan(arm.model, task, stats)
+            small = decompose(arm.model, arm.plan, stats)
+            for name in arm.plan.layers:
+                dense, split = arm.model.get_submodule(name), small.get_submodule(name)
+                folded = fold(split)  # type: ignore[arg-type]
+                arm.errors[name] = reconstruction_error(dense, folded)  # type: ignore[arg-type]
+            recalibrate_batchnorm(small, samples, forward=forward_of(task))
+        arm.model = small
+        arm.seconds += time.perf_counter() - start
+        arm.accuracy_after_cut = dev_score(small, task)
+        logger.info("%s: cut to %.3f of the MACs", arm.name, arm.plan.after.macs / arm.plan.before.macs)
+        save_arm(arm, folder, "cut", self.problem)
+        return arm
+
+
+def make_force(model: nn.Module, options: TrialOptions, toward: Plan | None = None) -> ForceRegularizer:
+    """Make the force of a trial: on convolutions, or on linear layers where there are none."""
+    return ForceRegularizer(
+        model, options.strength, kind=options.kind, types=force_types(model), toward=toward
     )
-    if force is not None:
-        force.detach()
 
 
-def _cut(arm: Arm, problem: Problem, task: Task, samples: Loader, options: TrialOptions) -> None:
-    # `samples` are training data in an order of their own: drawing them must not shift the arm's order.
-    start = time.perf_counter()
-    stats = calibrate(arm.model, samples, max_batches=options.calibration_batches)
-    arm.plan = plan(
-        arm.model,
-        Budget(macs=options.macs),
-        example=task.example,
-        stats=stats,
-        multiple=options.multiple,
-        exclude=problem.keep,
-    )
-    small = decompose(arm.model, arm.plan, stats)
-    for name in arm.plan.layers:
-        dense, split = arm.model.get_submodule(name), small.get_submodule(name)
-        folded = fold(split)  # type: ignore[arg-type]
-        arm.errors[name] = reconstruction_error(dense, folded)  # type: ignore[arg-type]
-    recalibrate_batchnorm(small, samples)
-    arm.model = small
-    arm.seconds += time.perf_counter() - start
-    arm.accuracy_after_cut = dev_score(small, task)
-    logger.info("%s: cut to %.3f of the MACs", arm.name, arm.plan.after.macs / arm.plan.before.macs)
+def force_types(model: nn.Module) -> tuple[str, ...]:
+    """Return the kind of layers that the force acts on."""
+    usable, _ = filter_layers(model, types=("conv",))
+    return ("conv",) if usable else ("linear",)
 
 
-def dev_score(model: nn.Module, task: Task) -> float:
-    """Return the deciding metric on dev."""
-    return next(iter(task.evaluate(model, task.dev).values())).value
+def first_rules(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Return the rules that can be checked before any training: all but those about accuracy."""
+    return tuple(rule for rule in rules if not isinstance(rule, Accuracy))
+
+
+def forward_of(task: Task) -> Forward:
+    """Return how a network runs on a batch of a task: as its loss does, since only that knows the batch."""
+    return run_batch if task.loss is cross_entropy else task.loss
+
+
+def steps_of(loader: Loader) -> int:
+    """Return the batches of one pass: a loader's length, else counted."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        with undisturbed(loader):
+            return sum(1 for _ in loader)

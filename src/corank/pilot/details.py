@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from corank.pilot.formats import (
@@ -11,13 +10,13 @@ from corank.pilot.formats import (
     MISSING,
     interval,
     known,
-    percent,
     scale_of,
     scaled,
     significant,
     times,
 )
-from corank.pilot.tables import Cell, Column, Row, Table, accuracy_digits, label
+from corank.pilot.metric import score_of
+from corank.pilot.tables import Cell, Column, Row, Table, label
 
 
 def cut_arms(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -80,11 +79,11 @@ def seed_table(result: Mapping[str, Any]) -> Table | None:
     if not spread:
         return None
     seeds = spread["seeds"]
-    form = partial(percent, digits=accuracy_digits(result))
+    score = score_of(result)
     rows = []
     for name, figures in spread["arms"].items():
-        cells = _spread(figures.get("accuracy"), len(seeds), form, "%")
-        rows.append(Row(name, label(name), "accuracy", cells))
+        cells = _spread(figures.get("accuracy"), len(seeds), score.form, score.unit)
+        rows.append(Row(name, label(name), score.name, cells))
         for engine, values in (figures.get("speedup") or {}).items():
             rows.append(Row(name, label(name), f"speedup, {engine}", _spread(values, len(seeds), times, "×")))
     return Table((*(Column(f"Seed {seed}") for seed in seeds), Column("Lowest to highest")), tuple(rows))

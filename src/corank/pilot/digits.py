@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from functools import partial
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from corank.extras import import_extra
+from corank.data.digits import SAMPLES, read_digits
+from corank.data.tasks import make_task
 from corank.pilot.problem import Problem
-from corank.tasks import Task, classification
+from corank.tasks import Task
 
-SAMPLES = {"train": 1150, "dev": 287, "final": 360}
 _WIDTHS = (32, 64, 128, 256)
-
-
-class Batches:
-    """Batches of tensors in memory, in an order that depends only on the seed and the number of the pass."""
-
-    def __init__(
-        self, images: Tensor, labels: Tensor, batch_size: int, shuffle_seed: int | None = None
-    ) -> None:
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.shuffle_seed = shuffle_seed
-        self.passes = 0
-
-    def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.arange(len(self.labels))
-        if self.shuffle_seed is not None:
-            generator = torch.Generator().manual_seed(self.shuffle_seed * 100_003 + self.passes)
-            order = torch.randperm(len(self.labels), generator=generator)
-            self.passes += 1
-        for chosen in torch.split(order, self.batch_size):
-            yield self.images[chosen], self.labels[chosen]
 
 
 def vgg() -> nn.Module:
@@ -63,22 +37,7 @@ def digits_task(seed: int, batch_size: int = 64, latency_batch: int = 16) -> Tas
 
     Raises: ExtraError, when scikit-learn is missing.
     """
-    images, labels = _digits()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    train, dev, final = torch.split(order, list(SAMPLES.values()))
-    return classification(
-        Batches(images[train], labels[train], batch_size, shuffle_seed=seed),
-        Batches(images[dev], labels[dev], 256),
-        Batches(images[final], labels[final], 256),
-        example=images[final[:latency_batch]],
-    )
-
-
-def _digits() -> tuple[Tensor, Tensor]:
-    data = import_extra("sklearn.datasets", "digits").load_digits()
-    images = torch.from_numpy(data.images).float()[:, None] / 16  # 8×8, 0 to 16
-    images = functional.interpolate(images, size=32, mode="bilinear", align_corners=False)
-    return (images - images.mean()) / images.std(), torch.from_numpy(data.target).long()
+    return make_task(read_digits(), seed, batch_size=batch_size, latency_batch=latency_batch)
 
 
 def digits(batch_size: int = 64, latency_batch: int = 16) -> Problem:

@@ -72,6 +72,7 @@ LOOKS = {
     "dense": Look("dense", "o", (0, (1, 2))),
     "lowrank": Look("lowrank", "s", (0, (5, 2))),
     "force": Look("force", "^"),
+    "force_plan": Look("other", "v", (0, (3, 2, 1, 2))),
 }
 
 

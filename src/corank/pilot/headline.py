@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from corank.pilot.formats import MISSING, interval, known, listing, percent, points, times
-from corank.pilot.tables import accuracy_digits, label, reference_arm
+from corank.pilot.formats import MISSING, interval, known, listing, times
+from corank.pilot.metric import score_of
+from corank.pilot.tables import label, reference_arm
 
-CANDIDATES = ("force", "lowrank")  # the arm that the page is about: the first one that was run
+CANDIDATES = ("force", "force_plan", "lowrank")  # the arm that the page is about: the first one that was run
 
 
 def candidate_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -26,10 +26,9 @@ def headline(result: Mapping[str, Any]) -> str:
     arm = candidate_arm(result)
     if arm is None:
         return "Only the dense network was run: there is nothing to compare"
-    form = partial(percent, digits=accuracy_digits(result))
-    accuracy = (
-        f"at {form(arm['accuracy'])} accuracy" if known(arm.get("accuracy")) else "accuracy not measured"
-    )
+    score = score_of(result)
+    form, name = score.form, score.name
+    accuracy = f"at {form(arm['accuracy'])} {name}" if known(arm.get("accuracy")) else f"{name} not measured"
     dense = reference_arm(result)
     if dense is not None and known(dense.get("accuracy")):
         accuracy += f" against {form(dense['accuracy'])}"
@@ -90,7 +89,7 @@ def findings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     said = {
         "Speed": _measured(arm),
-        "Accuracy": _accuracy(arm, result),
+        score_of(result).title: _accuracy(arm, result),
         "Without the force": _compared(arm, result),
         "Limits": _limits(result),
     }
@@ -107,31 +106,32 @@ def _measured(arm: Mapping[str, Any]) -> str:
 
 
 def _accuracy(arm: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    form = partial(points, digits=accuracy_digits(result))
+    score = score_of(result)
+    form, steps = score.change, f" {score.steps}" if score.steps else ""
     change, ci = arm.get("accuracy_difference"), arm.get("accuracy_difference_ci")
     final = (result["protocol"].get("samples") or {}).get("final")
     on = f" on {final:,} final samples" if known(final) else ""
     if not known(change):
-        return f"The difference in accuracy to dense was {MISSING}."
-    said = f"Accuracy differs by {form(change)} points{on}"
+        return f"The difference in {score.name} to dense was {MISSING}."
+    said = f"{score.title} differs by {form(change)}{steps}{on}"
     if ci is None or not all(known(x) for x in ci):
         return f"{said}; no interval was measured, so chance cannot be told apart from a real change."
     low, high = ci
     said += f" (95% interval {interval(ci, form)}): "
-    size = partial(points, digits=accuracy_digits(result))
-    if high < 0:
-        return said + f"the loss is real, between {size(-high)[1:]} and {size(-low)[1:]} points."
-    if low > 0:
+    least, most = (-high, -low) if score.higher else (low, high)  # of what is lost
+    if least > 0:
+        return said + f"the loss is real, between {form(least)[1:]} and {form(most)[1:]}{steps}."
+    if most < 0:
         return said + "the gain is real."
-    lost = size(-low).lstrip("+")
-    return said + (f"a loss above {lost} points is ruled out at the 95% level; a smaller one is not.")
+    lost = form(most).lstrip("+")
+    return said + f"a loss above {lost}{steps} is ruled out at the 95% level; a smaller one is not."
 
 
 def _compared(arm: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     other = next((a for a in result["arms"] if a["name"] == "lowrank"), None)
     if other is None or other is arm or not known(other.get("accuracy")):
         return ""
-    form = partial(percent, digits=accuracy_digits(result))
+    form = score_of(result).form
     timed = [f"{times(x)} on {e}" for e, x in (other.get("speedup") or {}).items() if known(x)]
     return f"Cut without the force, the network reaches {form(other['accuracy'])}" + (
         f" at {listing(timed)}." if timed else "."

@@ -10,10 +10,10 @@ import numpy as np
 from torch import nn
 
 from corank.benchmarks import speedup
+from corank.pilot.arms import make_force
 from corank.pilot.options import TrialOptions
 from corank.pilot.statistics import Interval
 from corank.recovery import default_optimizer
-from corank.regularizer import ForceRegularizer
 from corank.tasks import Task
 
 
@@ -27,7 +27,7 @@ def force_overhead(
     """
     plain, forced = copy.deepcopy(model).train(), copy.deepcopy(model).train()
     optimizers = [default_optimizer(plain, 1e-3), default_optimizer(forced, 1e-3)]
-    force = ForceRegularizer(forced, options.strength, kind=options.kind)
+    force = make_force(forced, options)
     force.attach(optimizers[1])
     seconds = np.zeros((2, steps + 2))
     for number, batch in enumerate(islice(cycle(task.train), steps + 2)):

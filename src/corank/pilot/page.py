@@ -14,7 +14,8 @@ from corank.pilot.details import cut_arms, layer_table, seed_table
 from corank.pilot.drawing import look
 from corank.pilot.formats import percent, plain
 from corank.pilot.headline import findings, headline
-from corank.pilot.tables import arm_table, engines, label
+from corank.pilot.metric import score_of
+from corank.pilot.tables import arm_table, engines, label, metric_table
 
 SCHEMA = 1
 PROTOCOL = {  # how the parts of the protocol are called, in the order shown; parts not named here follow
@@ -22,6 +23,7 @@ PROTOCOL = {  # how the parts of the protocol are called, in the order shown; pa
     "samples": "Samples",
     "classes": "Classes",
     "model": "Network",
+    "metric": "Deciding metric",
     "seeds": "Seeds",
     "epochs": "Epochs",
     "optimizer": "Optimizer",
@@ -71,6 +73,8 @@ def render(result: Mapping[str, Any]) -> str:
         headline=headline(result),
         findings=findings(result),
         arms=arm_table(result),
+        metrics=metric_table(result),
+        score=score_of(result),
         looks={arm["name"]: look(arm["name"]).token for arm in result["arms"]},
         label=label,
         pictures={name: [markup(svg) for svg in svgs] for name, svgs in draw_all(result).items()},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from corank.pilot.drawing import PALETTE, TEXT, Frame, draw, grid, look, mark, titles, words, write
 from corank.pilot.formats import interval, known, milliseconds, percent
+from corank.pilot.metric import score_of
 from corank.pilot.placement import Box, place
-from corank.pilot.tables import accuracy_digits, label
+from corank.pilot.tables import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,8 @@ Arm = Mapping[str, Any]
 
 def accuracy_latency(result: Mapping[str, Any], engine: str, key: str) -> str | None:
     """Draw accuracy against latency on one engine, an interval on both axes; None where nothing was timed."""
-    form = partial(percent, digits=accuracy_digits(result))
+    score = score_of(result)
+    form = score.form
     dots = []
     for arm in result["arms"]:
         latency = (arm.get("latency_ms") or {}).get(engine)
@@ -36,9 +37,9 @@ def accuracy_latency(result: Mapping[str, Any], engine: str, key: str) -> str | 
         room = max(highs) - min(lows) or 0.01
         ax.set_xlim(0, 1.12 * max(dot[2][1] for dot in dots))
         ax.set_ylim(min(lows) - 0.22 * room, max(highs) + 0.22 * room)
-        ax.yaxis.set_major_formatter(lambda y, _: _tick(y, room))
+        ax.yaxis.set_major_formatter(lambda y, _: _tick(y, room) if score.unit else form(y))
         grid(ax, "y")
-        titles(ax, f"Accuracy on {words(engine, 24)}", "latency, ms")
+        titles(ax, words(f"{score.title} on {engine}", 36), "latency, ms")
         for arm, x, (left, right), y, (low, high) in dots:
             style = look(arm["name"])
             ax.plot([left, right], [y, y], color=style.colour, solid_capstyle="butt")
@@ -47,12 +48,12 @@ def accuracy_latency(result: Mapping[str, Any], engine: str, key: str) -> str | 
         _label(ax, [(arm["name"], x, low, high) for arm, x, _, _, (low, high) in dots])
 
     said = [
-        f"{label(arm['name'])}: {form(y)} (95% interval {interval(arm.get('accuracy_ci'), form, '%')}) "
-        f"at {milliseconds(x)}"
+        f"{label(arm['name'])}: {form(y)} "
+        f"(95% interval {interval(arm.get('accuracy_ci'), form, score.unit)}) at {milliseconds(x)}"
         for arm, x, _, y, _ in dots
     ]
     return draw(
-        key, Frame(360, 270), paint, title=f"Accuracy against latency on {engine}", text="; ".join(said)
+        key, Frame(360, 270), paint, title=f"{score.title} against latency on {engine}", text="; ".join(said)
     )
 
 
@@ -96,7 +97,7 @@ def history(result: Mapping[str, Any], key: str) -> str | None:
         room = max(values) - min(values) or 0.01
         ax.set_ylim(min(values) - 0.06 * room, max(values) + 0.06 * room)
         ax.set_xlim(0, max(x for _, xs, _ in lines for x in xs) + 1)
-        ax.yaxis.set_major_formatter(lambda y, _: _tick(y, room))
+        ax.yaxis.set_major_formatter(lambda y, _: _tick(y, room) if score.unit else form(y))
         grid(ax, "y")
         for cut in cuts:
             ax.axvline(cut + 0.5, color=PALETTE["muted"], lw=1)
@@ -106,12 +107,13 @@ def history(result: Mapping[str, Any], key: str) -> str | None:
             ax.plot(xs, ys, ls=style.dash, color=style.colour)
             mark(ax, xs[-1], ys[-1], style)
         ax.locator_params(axis="x", integer=True)
-        titles(ax, "Accuracy on the dev samples", "epoch")
+        titles(ax, words(f"{score.title} on the dev samples", 36), "epoch")
 
-    form = partial(percent, digits=accuracy_digits(result))
+    score = score_of(result)
+    form = score.form
     said = [f"{label(arm['name'])} ends at {form(ys[-1])} after epoch {xs[-1]}" for arm, xs, ys in lines]
     said += [f"the cut comes after epoch {cut}" for cut in cuts]
-    return draw(key, Frame(360, 270), paint, title="Accuracy during training", text="; ".join(said))
+    return draw(key, Frame(360, 270), paint, title=f"{score.title} during training", text="; ".join(said))
 
 
 def _cut_epoch(arm: Arm) -> int | None:

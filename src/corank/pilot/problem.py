@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 
+from corank.replay import loader_state, set_loader_state
 from corank.tasks import Task
 
 
@@ -16,17 +17,40 @@ class Problem:
 
     Args:
         data, model: how the report calls them.
-        samples: how many samples train, dev and final hold.
-        classes: the names of the classes, in label order.
+        samples: how many samples train, dev and final hold; counted where it is empty.
+        classes: the names of the classes, in label order; empty for other tasks.
         make_task: `seed -> Task`; the same seed gives the same split and data order.
         make_model: a factory of the untrained network.
         keep: layers that are never cut, such as the classifier, whose outputs are already few.
+        make_start: a factory of the trained network that every arm starts from, where there is one.
+        weights: what tells trained weights apart, such as a hash.
     """
 
     data: str
     model: str
-    samples: dict[str, int]
+    samples: Mapping[str, int]
     classes: tuple[str, ...]
     make_task: Callable[[int], Task]
     make_model: Callable[[], nn.Module]
     keep: tuple[str, ...] = ()
+    make_start: Callable[[], nn.Module] | None = None
+    weights: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SameTask:
+    """Give one task again and again, its training loader as it was at first.
+
+    A loader that shuffles by torch's global generator is in the order that the trial's seed decides.
+    """
+
+    task: Task
+    _order: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._order.update(loader_state(self.task.train))
+
+    def __call__(self, seed: int) -> Task:
+        """Return the task; the seed is left to the global generators."""
+        set_loader_state(self.task.train, dict(self._order))
+        return self.task

@@ -1,30 +1,49 @@
-"""What a trial can prove about accuracy, in sentences made from its numbers alone."""
+"""What a trial can prove about its deciding metric, in sentences made from its numbers alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMES = {"lowrank": "Low rank without force", "force": "Force and low rank"}
+NAMES = {
+    "lowrank": "Low rank without force",
+    "force": "Force and low rank",
+    "force_plan": "Force towards the plan and low rank",
+}
 MARGIN = 0.5  # points of accuracy that users ask about
 
 
-def what_it_proves(arms: Sequence[Mapping[str, Any]], final: int, seeds: int) -> list[str]:
-    """Say how small a difference in accuracy this trial could see, and what it leaves open."""
-    sentences = []
+def what_it_proves(
+    arms: Sequence[Mapping[str, Any]], final: int, seeds: int, *, share: bool = True
+) -> list[str]:
+    """Say how small a difference this trial could see, and what it leaves open.
+
+    Args:
+        arms: dense first.
+        final: samples.
+        seeds: how many were trained.
+        share: whether the metric is a share of samples, told in points.
+    """
+    scale, points = (100, " points") if share else (1, "")
+    sentences, widest = [], 0.0
     for arm in arms[1:]:
+        name = NAMES.get(arm["name"], arm["name"])
+        if arm["accuracy_difference_ci"] is None:
+            sentences.append(
+                f"{name} against dense: the metric has no value per sample, so how sure the difference is "
+                "cannot be told."
+            )
+            continue
         low, high = arm["accuracy_difference_ci"]
-        half = 100 * (high - low) / 2
+        half = scale * (high - low) / 2
+        widest = max(widest, half)
         seen = "excludes" if low > 0 or high < 0 else "includes"
         sentences.append(
-            f"{NAMES[arm['name']]} against dense: on {final:,} final samples the difference is "
-            f"known to ±{half:.2f} points, and the interval {seen} no difference."
+            f"{name} against dense: on {final:,} final samples the difference is known to "
+            f"±{f'{half:.2f}' if share else f'{half:.3g}'}{points}, and the interval {seen} no difference."
         )
-    wide = max(
-        100 * (arm["accuracy_difference_ci"][1] - arm["accuracy_difference_ci"][0]) / 2 for arm in arms[1:]
-    )
-    if wide > MARGIN:
-        needed = int(final * (wide / MARGIN) ** 2)
+    if share and widest > MARGIN:
+        needed = int(final * (widest / MARGIN) ** 2)
         sentences.append(
             f"It cannot prove that at most {MARGIN} points are lost: that takes about {needed:,} final "
             "samples with as many disagreements in proportion."

@@ -66,7 +66,8 @@ def spectrum_arms(result: Mapping[str, Any]) -> list[Arm]:
     """Return the two arms that differ by the force alone: without it (else the dense one), and with it."""
     arms = {arm["name"]: arm for arm in result["arms"]}
     plain = arms.get("lowrank") or arms.get("dense")
-    return [arm for arm in (plain, arms.get("force")) if arm is not None]
+    forced = arms.get("force") or arms.get("force_plan")
+    return [arm for arm in (plain, forced) if arm is not None]
 
 
 def spectrum_layers(result: Mapping[str, Any]) -> list[str]:

@@ -5,36 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from corank.benchmarks import BenchResult, count_subnormal
 from corank.cost import model_cost
 from corank.inputs import first_tensor
 from corank.layers import CONVS, filter_layers
-from corank.pilot.arms import Arm
-from corank.pilot.statistics import accuracy_interval, difference_interval
+from corank.pilot.arm import Arm
+from corank.pilot.scores import describe
 from corank.plans import Choice
-from corank.tasks import Task
+from corank.tasks import Metric, Task
 
 ENERGY = 0.95  # the paper's "5% error"
 
 
 def record_arm(
-    arm: Arm, dense: nn.Module, correct: Tensor, reference: Tensor | None, task: Task, bench: BenchResult
+    arm: Arm,
+    dense: nn.Module,
+    scores: Mapping[str, Metric],
+    reference: Mapping[str, Metric] | None,
+    task: Task,
+    bench: BenchResult,
 ) -> dict[str, Any]:
-    """Describe one trained, measured arm; `reference` holds the control's hits on the same final samples."""
+    """Describe one trained, measured arm; `reference` holds the control's scores on the same final samples.
+
+    What is called accuracy is the deciding metric of the task, which is its first.
+    """
+    metrics = {name: describe(one, (reference or {}).get(name)) for name, one in scores.items()}
+    deciding = next(iter(metrics.values()))
     cost = model_cost(arm.model, task.example)
     batch = first_tensor(task.example).shape[0]
     timings = {row.backend: row for row in bench.timings if row.model == arm.name}
-    difference = None if reference is None else correct.mean().item() - reference.mean().item()
-    interval = None if reference is None else list(difference_interval(correct, reference))
     return {
         "name": arm.name,
         "epochs": len(arm.history),
-        "accuracy": correct.mean().item(),
-        "accuracy_ci": list(accuracy_interval(correct)),
-        "accuracy_difference": difference,
-        "accuracy_difference_ci": interval,
+        "accuracy": deciding["value"],
+        "accuracy_ci": deciding["ci"],
+        "accuracy_difference": deciding["difference"],
+        "accuracy_difference_ci": deciding["difference_ci"],
+        "metrics": metrics,
         "accuracy_after_cut": arm.accuracy_after_cut,
         "macs": cost.macs // batch,  # of one sample
         "params": cost.params,

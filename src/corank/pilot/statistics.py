@@ -52,3 +52,23 @@ def difference_interval(correct: Tensor, reference: Tensor) -> Interval:
     lost = (int(((correct == 0) & (reference == 1)).sum()) + 1) / n
     half = norm.ppf(0.975) * sqrt((gained + lost - (gained - lost) ** 2) / n)
     return Interval(float(gained - lost - half), float(gained - lost + half))
+
+
+def mean_interval(values: Tensor) -> Interval:
+    """Return the 95% interval of a mean: x̄ ± z s / √n.
+
+    >>> import torch
+    >>> low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0]))
+    >>> round(low, 3), round(high, 3)
+    (0.868, 3.132)
+    """
+    from scipy.stats import norm
+
+    values = values.double()
+    half = norm.ppf(0.975) * values.std().item() / sqrt(len(values))
+    return Interval(values.mean().item() - half, values.mean().item() + half)
+
+
+def mean_difference_interval(values: Tensor, reference: Tensor) -> Interval:
+    """Return the 95% interval of the mean difference on the same samples."""
+    return mean_interval(values.double() - reference.double())

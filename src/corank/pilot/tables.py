@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from corank.pilot.formats import (
@@ -17,13 +16,20 @@ from corank.pilot.formats import (
     known,
     milliseconds,
     percent,
-    points,
     scale_of,
     scaled,
+    significant,
     times,
 )
+from corank.pilot.metric import Score, score_of
 
-LABELS = {"dense": "Dense", "lowrank": "Low rank", "force": "Force + low rank"}
+LABELS = {
+    "dense": "Dense",
+    "lowrank": "Low rank",
+    "force": "Force + low rank",
+    "force_plan": "Force towards the plan + low rank",
+}
+FORCED = ("force", "force_plan")
 REFERENCE = "reference"
 
 
@@ -81,12 +87,6 @@ def reference_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((arm for arm in result["arms"] if arm["name"] == "dense"), None)
 
 
-def accuracy_digits(result: Mapping[str, Any]) -> int:
-    """Decide how many decimals of a percentage the final samples can carry."""
-    final = (result["protocol"].get("samples") or {}).get("final") or 0
-    return 2 if final >= 2000 else 1
-
-
 def arm_table(result: Mapping[str, Any]) -> Table:
     """Build the main table: a row per arm, with what it reaches and what it costs.
 
@@ -95,15 +95,15 @@ def arm_table(result: Mapping[str, Any]) -> Table:
     Returns: the table; a missing figure reads `not measured`, with `arm["reasons"][field]` below it.
     """
     arms = result["arms"]
-    digits = accuracy_digits(result)
+    score = score_of(result)
     units = {key: scale_of((arm.get(key) for arm in arms), COUNTS) for key in ("macs", "params")}
     units["bytes"] = scale_of((arm.get("bytes") for arm in arms), BYTES)
     peaks = [x for arm in arms for x in (arm.get("peak_memory") or {}).values()]
     units["peak_memory"] = scale_of(peaks, BYTES)
     names = engines(result)
     columns = (
-        Column("Accuracy", "95% interval"),
-        Column("Difference", "points, 95% interval"),
+        Column(score.title, "95% interval"),
+        Column("Difference", f"{score.steps}, 95% interval" if score.steps else "95% interval"),
         *(Column(engine, "speedup; latency, p5 to p95") for engine in names),
         Column("MACs", "of\N{NO-BREAK SPACE}dense"),
         Column("Parameters", "of\N{NO-BREAK SPACE}dense"),
@@ -118,8 +118,8 @@ def arm_table(result: Mapping[str, Any]) -> Table:
             label(arm["name"]),
             f"{arm['epochs']} epochs" if known(arm.get("epochs")) else "",
             (
-                _accuracy(arm, digits),
-                _difference(arm, dense, digits),
+                _accuracy(arm, score),
+                _difference(arm, dense, score),
                 *(_engine(arm, dense, engine) for engine in names),
                 *(_size(arm, dense, key, units[key]) for key in ("macs", "params", "bytes")),
                 _memory(arm, names, units["peak_memory"]),
@@ -131,6 +131,22 @@ def arm_table(result: Mapping[str, Any]) -> Table:
     return Table(columns, tuple(rows))
 
 
+def metric_table(result: Mapping[str, Any]) -> Table | None:
+    """Build the table of all metrics on final, a row per arm; None where there is only the deciding one."""
+    names = list(dict.fromkeys(name for arm in result["arms"] for name in arm.get("metrics") or {}))
+    if len(names) < 2:
+        return None
+    rows = []
+    for arm in result["arms"]:
+        cells = []
+        for name in names:
+            found = (arm.get("metrics") or {}).get(name) or {}
+            notes = [] if found.get("ci") is None else [interval(found["ci"], significant)]
+            cells.append(Cell(significant(found.get("value"), 4), tuple(notes)))
+        rows.append(Row(arm["name"], label(arm["name"]), "", tuple(cells)))
+    return Table(tuple(Column(name) for name in names), tuple(rows))
+
+
 def reason(arm: Mapping[str, Any], *path: str) -> tuple[str, ...]:
     """Return why a figure is missing, where the result says so: `reasons["peak_memory.torch"]` or of all."""
     reasons = arm.get("reasons") or {}
@@ -138,20 +154,20 @@ def reason(arm: Mapping[str, Any], *path: str) -> tuple[str, ...]:
     return (str(said),) if said else ()
 
 
-def _accuracy(arm: Mapping[str, Any], digits: int) -> Cell:
-    form = partial(percent, digits=digits)
+def _accuracy(arm: Mapping[str, Any], score: Score) -> Cell:
+    form = score.form
     if not known(arm.get("accuracy")):
         return Cell(MISSING, reason(arm, "accuracy"))
-    notes = [interval(arm.get("accuracy_ci"), form, "%")]
+    notes = [interval(arm.get("accuracy_ci"), form, score.unit)]
     if known(arm.get("accuracy_after_cut")):
         notes.append(f"{form(arm['accuracy_after_cut'])} right after the cut")
     return Cell(form(arm["accuracy"]), tuple(notes))
 
 
-def _difference(arm: Mapping[str, Any], dense: Mapping[str, Any] | None, digits: int) -> Cell:
+def _difference(arm: Mapping[str, Any], dense: Mapping[str, Any] | None, score: Score) -> Cell:
     if arm is dense:
         return Cell(REFERENCE)
-    form = partial(points, digits=digits)
+    form = score.change
     if not known(arm.get("accuracy_difference")):
         return Cell(MISSING, reason(arm, "accuracy_difference"))
     return Cell(form(arm["accuracy_difference"]), (interval(arm.get("accuracy_difference_ci"), form),))
@@ -200,7 +216,7 @@ def _training(arm: Mapping[str, Any]) -> Cell:
         sure = arm.get("force_overhead_ci")
         reach = f", {interval(sure, percent, '%')}" if sure else ""
         notes: tuple[str, ...] = (f"force adds {percent(overhead)}{reach}",)
-    elif arm["name"] == "force":
+    elif arm["name"] in FORCED:
         notes = (f"force overhead {MISSING}", *reason(arm, "force_overhead"))
     else:
         notes = ()
@@ -215,7 +231,16 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         result: a pilot result of schema 1.
     Returns: a GitHub table with the figures of the page; notes stand in brackets behind a figure.
     """
-    table = arm_table(result)
+    return _markdown(arm_table(result))
+
+
+def metrics_to_markdown(result: Mapping[str, Any]) -> str:
+    """Write the table of all metrics in Markdown; empty where there is only the deciding one."""
+    table = metric_table(result)
+    return "" if table is None else _markdown(table)
+
+
+def _markdown(table: Table) -> str:
     head = ["Arm", *(f"{c.title} ({c.hint})" if c.hint else c.title for c in table.columns)]
     body = [
         [row.title + (f" ({row.note})" if row.note else ""), *map(_flat, row.cells)] for row in table.rows

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -17,123 +19,254 @@ from torch import Tensor
 from corank import store
 from corank._version import __version__
 from corank.benchmarks import BenchResult, bench
+from corank.benchmarks.table import latency_table
 from corank.errors import FileError
 from corank.files import write_text
 from corank.inputs import first_tensor
-from corank.pilot.arms import ARMS, Arm, train_arm, train_shared
+from corank.latency import LatencyTable
+from corank.pilot.arm import Arm
+from corank.pilot.arm_files import load_arm
+from corank.pilot.arms import Trainer, first_rules
+from corank.pilot.checks import check_problem
+from corank.pilot.folder import close_work, finished, trial_folder
 from corank.pilot.headline import findings, headline
-from corank.pilot.options import TrialOptions
+from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.overhead import force_overhead
 from corank.pilot.page import write_report
 from corank.pilot.problem import Problem
 from corank.pilot.proof import what_it_proves
 from corank.pilot.record import record_arm
-from corank.tasks import Task
+from corank.pilot.scores import is_share, measure
+from corank.planning import plan
+from corank.replay import set_seed
+from corank.state_files import read_state, write_state
+from corank.tasks import Metric
 
 logger = logging.getLogger(__name__)
 SCHEMA = 1
 
 
 def run_trial(
-    problem: Problem, out: Path, options: TrialOptions, *, command: str, progress: bool = True
+    problem: Problem,
+    out: Path,
+    options: TrialOptions,
+    *,
+    command: str,
+    progress: bool = True,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Run all arms for every seed and write `pilot.json`, `report.html`, models, plans and samples.
 
     Every arm trains the same epochs on the same data in the same order at the same learning rates; the cut
-    arms get the same multiply-accumulates. Choices are made on dev; final is read once. The models, plans
-    and figures are those of the first seed; further seeds give the spread.
+    arms get the same target. Choices are made on dev; final is read once, at the end. The models, plans and
+    figures are those of the first seed; further seeds give the spread.
+
+    A run that was killed is gone on with by the same call, from its last checkpoint, and ends as if it had
+    not been; a trial that is finished is not run again unless `again`.
 
     Args:
         problem: the task and the network.
         out: the folder; made if absent.
-        options: epochs, force, cut and measuring.
+        options: arms, epochs, force, cut and measuring.
         command: how the trial was started, for the report.
         progress: show bars on a terminal, log lines elsewhere.
+        again: replace a finished trial in the folder.
     Returns: what `pilot.json` holds.
-    Raises: CorankError, for what cannot be trained, cut, measured or written.
+    Raises: CorankError, before any work for what can be known then; for what cannot be trained, cut, measured
+        or written; for a folder that is in use or holds another trial.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    threads = options.threads or torch.get_num_threads()
-    runs = [_run_seed(problem, seed, options, threads, progress) for seed in options.seeds]
-    arms, bench_result, trained, hits = runs[0]
-    _write_models(out, problem, trained, arms)
-    write_text(out / "samples.csv", _samples(hits))
-    result: dict[str, Any] = {
-        "schema": SCHEMA,
-        "corank": __version__,
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "proves": what_it_proves(arms, problem.samples["final"], len(options.seeds)),
-        "protocol": _protocol(problem, options, bench_result),
-        "arms": arms,
-        "spread": _spread(options, [run[0] for run in runs]) if len(runs) > 1 else None,
-    }
-    result["summary"] = [headline(result), *(sentence for _, sentence in findings(result))]
-    write_text(out / "pilot.json", json.dumps(result, indent=1))
-    write_report(result, out / "report.html")
+    if problem.make_start is not None:
+        options = replace(options, shared=0)
+    identity = _identity(problem, options)
+    if not again and (result := finished(out, identity)) is not None:
+        logger.info("%s: this trial is done already; --again runs it anew", out)
+        return result
+    counts = check_problem(problem, options)
+    if not problem.samples:
+        problem = replace(problem, samples=counts)
+    with trial_folder(out, identity, again=again) as work:
+        table = _measure_table(problem, options, work, progress)
+        runs = [
+            _run_seed(problem, seed, options, table, work / f"seed{seed}", progress) for seed in options.seeds
+        ]
+        result = _write_all(out, work, problem, options, runs, {"command": command, "identity": identity})
+        close_work(work)
     return result
 
 
-Run = tuple[list[dict[str, Any]], BenchResult, list[Arm], dict[str, Tensor]]
+def _identity(problem: Problem, options: TrialOptions) -> dict[str, Any]:
+    """Say what makes a trial this one: whatever would change its networks."""
+    found = {
+        "corank": __version__,
+        "torch": str(torch.__version__),
+        "training_threads": torch.get_num_threads(),
+        "data": problem.data,
+        "model": problem.model,
+        "weights": problem.weights,
+        "keep": list(problem.keep),
+        **options.to_dict(),
+    }
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]  # as it comes back from a file
 
 
-def _run_seed(problem: Problem, seed: int, options: TrialOptions, threads: int, progress: bool) -> Run:
-    torch.manual_seed(seed)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of one seed: a record of each arm, how it was timed, and the deciding metric by sample."""
+
+    records: list[dict[str, Any]]
+    terms: dict[str, Any]
+    metric: dict[str, Any]
+    per_sample: dict[str, Tensor]
+
+
+def _measure_table(
+    problem: Problem, options: TrialOptions, work: Path, progress: bool
+) -> LatencyTable | None:
+    """Time the splits where the target is about time, once for all arms, and check that it can be reached."""
+    if not options.target.timed:
+        return None
+    path, task = work / "table.json", problem.make_task(options.seeds[0])
+    model = (problem.make_start or problem.make_model)().eval()
+    if path.exists():
+        table = LatencyTable.from_json(path.read_text(encoding="utf-8"))
+    else:
+        table = latency_table(
+            model,
+            task.example,
+            backend=options.target.backend,
+            threads=options.threads,
+            time_budget=options.target.time_budget,
+            cache=work / "times",
+            exclude=problem.keep,
+            progress=progress,
+        )
+        write_text(path, table.to_json())
+    plan(model, first_rules(options.target.rules), example=task.example, table=table, exclude=problem.keep)
+    return table
+
+
+def _run_seed(
+    problem: Problem,
+    seed: int,
+    options: TrialOptions,
+    table: LatencyTable | None,
+    folder: Path,
+    progress: bool,
+) -> Run:
+    if (folder / "done.safetensors").exists():
+        return Run(**read_state(folder / "done.safetensors"))
+    set_seed(seed)
+    trainer = Trainer(problem, seed, options, folder, table, progress)
+    start = trainer.make_start()
+    names = [name for name in ARMS if name in options.arms]
+    trained = [trainer.make_arm(name, start) for name in names]
     task = problem.make_task(seed)
-    start = train_shared(problem, task, options, progress)
-    trained = [train_arm(name, start, problem, seed, options, progress) for name in ARMS]
-    hits = {arm.name: _hits(arm, task) for arm in trained}
+    scores = {arm.name: measure(arm.model, task, "final") for arm in trained}
     result = bench(
         {arm.name: arm.model for arm in trained},
         task.example,
         backends=options.backends,
-        threads=threads,
+        threads=options.threads or torch.get_num_threads(),
         rounds=options.rounds,
         seed=seed,
     )
     dense = trained[0].model
     records = [
-        record_arm(arm, dense, hits[arm.name], None if arm.name == "dense" else hits["dense"], task, result)
+        record_arm(arm, dense, scores[arm.name], None if arm is trained[0] else scores["dense"], task, result)
         for arm in trained
     ]
     for record in records:
-        forced = ARMS[record["name"]][0]
-        overhead = force_overhead(start.model, task, options) if forced else None
+        overhead = force_overhead(start.model, task, options) if ARMS[record["name"]].force else None
         record["force_overhead"] = overhead and overhead[0]
         record["force_overhead_ci"] = overhead and list(overhead[1])
-    return records, result, trained, hits
+    run = Run(records, _terms(result), _metric(scores["dense"]), _per_sample(scores))
+    write_state(folder / "done.safetensors", asdict(run))
+    return run
 
 
-def _hits(arm: Arm, task: Task) -> Tensor:
-    metric = next(iter(task.evaluate(arm.model, task.final).values()))
-    if metric.per_sample is None:
-        raise ValueError(f"{arm.name}: the deciding metric has no values per sample")
-    return metric.per_sample
+def _terms(result: BenchResult) -> dict[str, Any]:
+    return {
+        "threads": result.threads,
+        "precision": result.precision,
+        "versions": dict(result.versions),
+        "machine": {key: str(value) for key, value in result.machine.items()},
+        "notes": list(result.notes),
+    }
 
 
-def _write_models(out: Path, problem: Problem, trained: list[Arm], records: list[dict[str, Any]]) -> None:
-    for arm, record in zip(trained, records, strict=True):
-        model_file = Path("models") / f"{arm.name}.safetensors"
-        (out / "models").mkdir(exist_ok=True)
-        store.save(arm.model, out / model_file, reference=problem.make_model, plan=arm.plan)
-        record["model_file"] = str(model_file)
-        record["bytes"] = (out / model_file).stat().st_size
-        record["plan_file"] = None
-        if arm.plan is not None:
-            record["plan_file"] = str(Path("plans") / f"{arm.name}.json")
-            write_text(out / record["plan_file"], arm.plan.to_json())
+def _metric(scores: Mapping[str, Metric]) -> dict[str, Any]:
+    name, metric = next(iter(scores.items()))
+    return {"name": name, "higher_is_better": metric.higher_is_better, "share": is_share(metric)}
 
 
-def _samples(hits: dict[str, Tensor]) -> str:
+def _per_sample(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Tensor]:
+    found = {arm: next(iter(metrics.values())).per_sample for arm, metrics in scores.items()}
+    return {arm: values for arm, values in found.items() if values is not None}
+
+
+def _write_all(
+    out: Path,
+    work: Path,
+    problem: Problem,
+    options: TrialOptions,
+    runs: list[Run],
+    started: Mapping[str, Any],
+) -> dict[str, Any]:
+    first = runs[0]
+    _write_models(out, work / f"seed{options.seeds[0]}", problem, first.records)
+    if first.per_sample:
+        write_text(
+            out / "samples.csv", _samples(first.per_sample, "correct" if first.metric["share"] else "value")
+        )
+    final = problem.samples["final"]
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "corank": __version__,
+        **started,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "proves": what_it_proves(first.records, final, len(options.seeds), share=first.metric["share"]),
+        "protocol": _protocol(problem, options, first),
+        "arms": first.records,
+        "spread": _spread(options, [run.records for run in runs]) if len(runs) > 1 else None,
+    }
+    result["summary"] = [headline(result), *(sentence for _, sentence in findings(result))]
+    write_report(result, out / "report.html")
+    write_text(out / "pilot.json", json.dumps(result, indent=1))
+    return result
+
+
+def _write_models(out: Path, folder: Path, problem: Problem, records: list[dict[str, Any]]) -> None:
+    for record in records:
+        name = record["name"]
+        arm = load_arm(name, folder / name, "done", problem)
+        if arm is None:
+            raise FileError(f"{folder / name}: a finished arm was removed. Delete {folder} and run it again.")
+        _write_model(out, problem, arm, record)
+
+
+def _write_model(out: Path, problem: Problem, arm: Arm, record: dict[str, Any]) -> None:
+    model_file = Path("models") / f"{arm.name}.safetensors"
+    (out / "models").mkdir(exist_ok=True)
+    store.save(arm.model.eval(), out / model_file, reference=problem.make_model, plan=arm.plan)
+    record["model_file"] = str(model_file)
+    record["bytes"] = (out / model_file).stat().st_size
+    record["plan_file"] = None
+    if arm.plan is not None:
+        record["plan_file"] = str(Path("plans") / f"{arm.name}.json")
+        write_text(out / record["plan_file"], arm.plan.to_json())
+
+
+def _samples(per_sample: Mapping[str, Tensor], what: str) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["final_sample", *(f"{name}_correct" for name in hits)])
-    for number, row in enumerate(zip(*(one.int().tolist() for one in hits.values()), strict=True)):
+    table.writerow(["final_sample", *(f"{name}_{what}" for name in per_sample)])
+    columns = [(one.int() if what == "correct" else one).tolist() for one in per_sample.values()]
+    for number, row in enumerate(zip(*columns, strict=True)):
         table.writerow([number, *row])
     return text.getvalue()
 
 
-def _protocol(problem: Problem, options: TrialOptions, result: BenchResult) -> dict[str, Any]:
+def _protocol(problem: Problem, options: TrialOptions, run: Run) -> dict[str, Any]:
     return {
         "data": problem.data,
         "model": problem.model,
@@ -154,13 +287,10 @@ def _protocol(problem: Problem, options: TrialOptions, result: BenchResult) -> d
             "weight_decay": options.weight_decay,
         },
         "force": {"kind": options.kind, "strength": options.strength, "scale": "mean"},
-        "target": {"macs": options.macs},
-        "threads": result.threads,
-        "precision": result.precision,
-        "latency_batch": int(first_tensor(problem.make_task(0).example).shape[0]),
-        "versions": dict(result.versions),
-        "machine": {key: str(value) for key, value in result.machine.items()},
-        "notes": list(result.notes),
+        "metric": run.metric,
+        "target": options.target.to_dict(),
+        "latency_batch": int(first_tensor(problem.make_task(options.seeds[0]).example).shape[0]),
+        **run.terms,
     }
 
 

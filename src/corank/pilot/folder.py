@@ -1,0 +1,128 @@
+"""The folder of a trial: one run at a time, nothing of another trial touched, what is done kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from corank.errors import FileError
+from corank.files import write_text
+
+logger = logging.getLogger(__name__)
+WORK = "work"  # holds checkpoints and finished arms until the trial is done
+
+
+@contextmanager
+def trial_folder(out: Path, identity: Mapping[str, Any], *, again: bool = False) -> Iterator[Path]:
+    """Open the folder of a trial for one run, and give the folder for its unfinished work.
+
+    The lock is held by the operating system for this process, so a process that is dead holds none.
+
+    Args:
+        out: the folder; made if absent, removed again if the block fails before anything is in it.
+        identity: what makes it this trial and no other.
+        again: replace a trial that is finished.
+    Raises: FileError, when it cannot be written, when another run is at work in it, or when it holds another
+        trial.
+    """
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{out}: cannot be made ({error.strerror}). Choose another folder.") from error
+    try:
+        with _locked(out):
+            _require_same(out, identity, again)
+            work = out / WORK
+            if not (work / "trial.json").exists():
+                shutil.rmtree(work, ignore_errors=True)
+                write_text(work / "trial.json", json.dumps(identity, indent=1))
+            else:
+                logger.info("%s: goes on with an unfinished trial", out)
+            yield work
+    finally:
+        if made:
+            with suppress(OSError):  # not empty: something of value is in it
+                (out / WORK).rmdir()
+            with suppress(OSError):
+                out.rmdir()
+
+
+def close_work(work: Path) -> None:
+    """Remove the unfinished work of a trial that is done."""
+    (work / "trial.json").unlink()  # first, so that what a kill leaves here is not taken for a trial
+    shutil.rmtree(work)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        logger.warning("%s: this system has no flock; do not run two trials in one folder", out)
+        yield
+        return
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FileError(
+                f"{out}: another run is at work in this folder. Wait for it, or choose another folder."
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the result of this trial if it is done, else None; nothing is written."""
+    if (out / WORK / "trial.json").exists() or not (out / "pilot.json").exists():
+        return None
+    result = _read(out / "pilot.json")
+    return result if result.get("identity") == identity else None
+
+
+def _require_same(out: Path, identity: Mapping[str, Any], again: bool) -> None:
+    unfinished, done = out / WORK / "trial.json", out / "pilot.json"
+    if unfinished.exists():
+        there = _read(unfinished)
+        if there != identity:
+            raise FileError(
+                f"{out}: holds another trial, not finished: {differences(there, identity)}. "
+                "Choose another folder, or delete this one."
+            )
+    elif done.exists() and not again:
+        old = _read(done).get("identity")
+        if old != identity:
+            told = differences(old, identity) if isinstance(old, Mapping) else "of an older corank"
+            raise FileError(
+                f"{out}: holds another trial: {told}. Choose another folder, or replace it with --again."
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path}: cannot be read ({error}). Delete it or choose another folder.") from error
+    if not isinstance(found, dict):
+        raise FileError(f"{path}: holds no trial. Delete it or choose another folder.")
+    return found
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Say in which settings two trials differ, the first three.
+
+    >>> differences({"seeds": [0], "kind": "l2"}, {"seeds": [1], "kind": "l2"})
+    'seeds is [0] there and [1] here'
+    """
+    keys = [key for key in here if key in there and there[key] != here[key]]
+    keys += [key for key in {**here, **there} if (key in here) != (key in there)]
+    return "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])

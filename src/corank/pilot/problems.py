@@ -1,0 +1,100 @@
+"""Problems from names: built-in data or the user's own task, the user's network, trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from corank.data import read_data
+from corank.data.tasks import make_task
+from corank.errors import CorankError
+from corank.pilot.digits import digits, vgg
+from corank.pilot.problem import Problem, SameTask
+from corank.tasks import Task
+from corank.weights import file_digest, load_weights
+
+
+def make_problem(
+    data: str,
+    model: str,
+    make_model: Callable[[], nn.Module] | None,
+    *,
+    task: Any = None,
+    weights: Path | None = None,
+    keep: tuple[str, ...] = (),
+    batch_size: int = 64,
+    latency_batch: int = 16,
+) -> Problem:
+    """Describe a problem.
+
+    Args:
+        data: the name of built-in data, or of the task.
+        model: how the report calls the network.
+        make_model: its factory; None for the embedded one, which is made for digits.
+        task: a `Task` or a factory `seed -> Task`, where the data are the user's own.
+        weights: a safetensors file that every arm starts from.
+        keep: layers that are never cut.
+        batch_size, latency_batch: of built-in data.
+    Raises: CorankError, for data without a network, or what is no task; FileError, for weights that do not
+        fit.
+    """
+    if task is None and data == "digits" and make_model is None:
+        if weights is None and not keep:
+            return digits(batch_size, latency_batch)
+        make_model, model, keep = vgg, digits().model, keep or ("head",)
+    if make_model is None:
+        raise CorankError(f"data: {data} needs a network. Give --model package.module:factory.")
+    if batch_size < 1 or latency_batch < 1:
+        raise CorankError(
+            f"batch_size: allowed is a whole number from 1, got {min(batch_size, latency_batch)}."
+        )
+    start = None
+    if weights is not None:
+        load_weights(make_model, weights)  # now, so that a file that does not fit is told of at once
+        start = partial(load_weights, make_model, weights)
+    shared: dict[str, Any] = {
+        "model": model,
+        "make_model": make_model,
+        "keep": keep,
+        "make_start": start,
+        "weights": "" if weights is None else file_digest(weights),
+    }
+    if task is not None:
+        return Problem(data=data, samples={}, classes=(), make_task=own_task(task, data), **shared)
+    parts = read_data(data)
+    samples = {"train": len(parts.train), "dev": len(parts.dev), "final": len(parts.final)}
+    make = partial(make_task, parts, batch_size=batch_size, latency_batch=latency_batch)
+    return Problem(data=parts.name, samples=samples, classes=parts.classes, make_task=make, **shared)
+
+
+def own_task(task: Any, name: str) -> Callable[[int], Task]:
+    """Return `seed -> Task` of a `Task`, or of a factory, whose result is checked.
+
+    Raises: CorankError, for anything else.
+    """
+    if isinstance(task, Task):
+        return SameTask(task)
+    if not callable(task):
+        raise CorankError(
+            f"data: {name} is a {type(task).__name__}. Name a corank.Task or a function (seed) -> Task."
+        )
+
+    def make(seed: int) -> Task:
+        try:
+            made = task(seed)
+        except CorankError:
+            raise
+        except Exception as error:  # whatever the user's factory raises
+            told = (str(error).strip().splitlines() or ["no message"])[0]
+            raise CorankError(
+                f"data: {name} fails ({type(error).__name__}: {told}). It is called with the seed."
+            ) from error
+        if not isinstance(made, Task):
+            raise CorankError(f"data: {name} returned a {type(made).__name__}, not a corank.Task.")
+        return made
+
+    return make

@@ -1,0 +1,144 @@
+"""The command line as people meet it: help, examples, completion, quiet, JSON, and no colours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from corank import cli
+from corank.pilot import digits
+from tests.cli import own
+from tests.cli.running import corank
+from tests.cli.test_bad_input import GOOD, OWN
+from tests.pilot.sample import make_result
+
+__all__ = ["corank"]  # a fixture
+pytest.importorskip("matplotlib", reason="the report comes with the extra `report`")
+CORANK = str(Path(sys.executable).with_name("corank"))
+PREPARED = {  # what stands in the folder where a verb's example is run; the others are run in their own tests
+    "pilot": lambda folder: None,
+    "report": lambda folder: _write(folder / "demo" / "pilot.json", json.dumps(make_result(seeds=(0,)))),
+}
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _example(verb):
+    help_ = cli.app.registered_commands
+    (command,) = [one for one in help_ if one.callback.__name__ == verb]
+    return re.search(r"Example: corank (.*)", command.callback.__doc__)[1]
+
+
+def test_every_verb_has_an_example():
+    for command in cli.app.registered_commands:
+        name = command.callback.__name__
+        assert _example(name).startswith(f"{name} "), name
+
+
+@pytest.mark.parametrize("verb", PREPARED)
+def test_the_example_of_a_verb_runs(corank, tmp_path, monkeypatch, verb):
+    PREPARED[verb](tmp_path)
+    # the same command, with a network that takes a second instead of minutes
+    monkeypatch.setattr(digits, "vgg", _small_vgg)
+    code, _, err = corank(*shlex.split(_example(verb)))
+    assert code == 0, err
+    assert (tmp_path / "demo" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_the_pilot_runs_as_it_stands(corank, tmp_path):
+    code, out, err = corank(*shlex.split(_example("pilot")))
+    assert code == 0, err
+    assert "| Force + low rank" in out
+
+
+def _small_vgg():
+    from torch import nn
+
+    layers = [nn.Conv2d(1, 64, 3, stride=4), nn.ReLU(), nn.Conv2d(64, 64, 3, stride=2), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.add_module("head", nn.Linear(64, 10))
+    return model
+
+
+def test_own_network_weights_and_recipe(corank, tmp_path):
+    save_file(own.net().state_dict(), tmp_path / "a.safetensors")
+    recipe = [
+        f'data = "{OWN}:TASK"',
+        f'model = "{OWN}:net"',
+        'weights = "a.safetensors"',
+        'arms = ["dense", "lowrank", "force_plan"]',
+        'keep = ["6"]',
+        'backends = ["torch"]',
+        "epochs = 8",
+        "rounds = 4",
+        "multiple = 1",
+        "seeds = [3]",
+        "[target]",
+        "macs = 0.9",
+    ]
+    _write(tmp_path / "recipe.toml", "\n".join(recipe))
+    words = ["pilot", "--out", "out", "--recipe", "recipe.toml", "--epochs", "2", "--json", "-q"]
+    code, out, err = corank(*words)
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert [arm["name"] for arm in result["arms"]] == ["dense", "lowrank", "force_plan"]
+    assert result["protocol"]["epochs"] == {"shared": 0, "before_cut": 1, "after_cut": 1, "total": 2}
+    assert result["protocol"]["seeds"] == [3]
+    assert result["identity"]["keep"] == ["6"]
+    assert result == json.loads((tmp_path / "out" / "pilot.json").read_text())
+    code, out, err = corank(*words)  # done already: shown again, not run again
+    assert json.loads(out) == result
+    code, _, err = corank(*words, "--strength", "0.1")
+    assert code == 2
+    assert "strength is 0.2 there and 0.1 here" in err
+
+
+def test_a_finished_trial_is_replaced_when_asked(corank, tmp_path):
+    code, _, err = corank("pilot", *GOOD, "--arms", "dense,lowrank")
+    assert code == 0, err
+    first = json.loads((tmp_path / "out" / "pilot.json").read_text())
+    code, _, err = corank("pilot", *GOOD, "--arms", "dense,lowrank", "--kind", "l1", "--again")
+    assert code == 0, err
+    second = json.loads((tmp_path / "out" / "pilot.json").read_text())
+    assert (first["protocol"]["force"]["kind"], second["protocol"]["force"]["kind"]) == ("l2", "l1")
+
+
+def _run(*words, **environment):
+    return subprocess.run(
+        [CORANK, *words], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_offered(shell):
+    done = _run("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert done.returncode == 0, done.stderr
+    assert "corank" in done.stdout
+
+
+def test_help_loads_neither_torch_nor_numpy():
+    code = (
+        "import sys; sys.argv = ['corank', 'pilot', '--help']\nfrom corank.cli import main\ntry:\n main()\n"
+    )
+    heavy = "('torch', 'numpy', 'scipy', 'rich')"
+    code += f"except SystemExit:\n print([one for one in {heavy} if one in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_a_terminal_there_are_no_colours():
+    for words in (["--help"], ["pilot", "--help"], ["pilot"], ["report", "absent.json"]):
+        done = _run(*words, NO_COLOR="1", FORCE_COLOR="")
+        assert "\x1b" not in done.stdout + done.stderr

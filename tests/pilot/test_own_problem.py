@@ -1,0 +1,74 @@
+"""A trial on a problem of one's own: inputs by name, several metrics, trained weights, measured time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from corank import store
+from corank.cut_targets import parse_target
+from corank.pilot.options import TrialOptions
+from corank.pilot.problems import make_problem
+from corank.pilot.trial import run_trial
+from tests.cli import own
+
+pytest.importorskip("matplotlib", reason="the report comes with the extra `report`")
+OPTIONS = TrialOptions(
+    arms=("dense", "lowrank", "force_plan"),
+    shared=1,
+    before_cut=1,
+    after_cut=1,
+    target=parse_target("macs=0.9"),
+    multiple=1,
+    backends=("torch",),
+    rounds=4,
+)
+
+
+def test_inputs_by_name_and_several_metrics(tmp_path):
+    problem = make_problem("own", "named", own.Named, task=own.named, keep=("net.6",))
+    result = run_trial(problem, tmp_path, OPTIONS, command="test", progress=False)
+    assert result["protocol"]["samples"] == {"train": 60, "dev": 30, "final": 30}
+    assert result["protocol"]["metric"] == {"name": "log_loss", "higher_is_better": False, "share": False}
+    for arm in result["arms"]:
+        assert list(arm["metrics"]) == ["log_loss", "accuracy", "worst"]
+        low, high = arm["metrics"]["log_loss"]["ci"]
+        assert low < arm["accuracy"] == arm["metrics"]["log_loss"]["value"] < high
+        assert arm["metrics"]["worst"]["ci"] is None
+        model = store.load(tmp_path / arm["model_file"], own.Named)
+        again = own.regression_metrics(model, own.named(0).final)
+        assert again["log_loss"].value == pytest.approx(arm["accuracy"])
+    cut = result["arms"][1]
+    difference = cut["accuracy"] - result["arms"][0]["accuracy"]
+    assert cut["accuracy_difference"] == pytest.approx(difference)
+    page = (tmp_path / "report.html").read_text()
+    assert "All metrics on the final samples" in page
+    assert "Log_loss" in page
+    assert "log_loss against" in result["summary"][0] or "log_loss" in result["summary"][0]
+    assert (tmp_path / "samples.csv").read_text().startswith("final_sample,dense_value,lowrank_value")
+
+
+def test_every_arm_starts_at_the_trained_weights(tmp_path):
+    pytest.importorskip("onnxscript", reason="files for ONNX Runtime come with the extra `onnx`")
+    torch.manual_seed(3)
+    save_file(own.net().state_dict(), tmp_path / "a.safetensors")
+    problem = make_problem(
+        "own", "net", own.net, task=own.TASK, weights=tmp_path / "a.safetensors", keep=("6",)
+    )
+    target = parse_target("latency=1,backend=torch,time_budget=2")
+    options = TrialOptions(
+        arms=("dense", "lowrank"), before_cut=1, after_cut=1, target=target, backends=("torch",), rounds=4
+    )
+    result = run_trial(problem, tmp_path / "out", options, command="test", progress=False)
+    assert [[row["phase"] for row in arm["history"]] for arm in result["arms"]] == [
+        ["before_cut", "after_cut"]
+    ] * 2
+    assert result["protocol"]["epochs"]["shared"] == 0
+    assert result["protocol"]["target"] == {"latency": 1.0, "backend": "torch", "time_budget": 2.0}
+    assert result["identity"]["weights"]
+    plan = json.loads((tmp_path / "out" / "plans" / "lowrank.json").read_text())
+    assert plan["table"]  # its digest: the plan was made from measured time
+    assert result["arms"][0]["history"][0]["loss"] == result["arms"][1]["history"][0]["loss"]
