@@ -17,7 +17,7 @@ def _corank(*words, **options):
     return subprocess.run([CORANK, *words], capture_output=True, text=True, check=False, **options)
 
 
-@pytest.mark.parametrize("verb", ["headroom", "table", "apply", "pilot", "report"])
+@pytest.mark.parametrize("verb", ["headroom", "table", "plan", "compress", "apply", "pilot", "report"])
 def test_every_verb_has_help_with_an_example(verb):
     done = _corank(verb, "--help")
     assert done.returncode == 0
@@ -62,3 +62,34 @@ def test_report_is_made_again_from_the_json(tmp_path):
     done = _corank("report", str(tmp_path / "pilot.json"))
     assert done.returncode == 0, done.stderr
     assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def test_plan_and_compress_a_network_of_this_folder(tmp_path):
+    (tmp_path / "mynet.py").write_text(
+        "from torch import nn\n\n\ndef make():\n"
+        "    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))\n"
+    )
+    common = ["mynet:make", "--shape", "4,64"]
+    planned = _corank("plan", *common, "--target", "macs=0.5", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert json.loads((tmp_path / "plan.json").read_text())["layers"]
+    words = [
+        "--target",
+        "macs=0.9,params=0.9",
+        "--backend",
+        "torch",
+        "--threads",
+        "1",
+        "--cache",
+        "kept",
+        "-q",
+    ]
+    done = _corank("compress", *common, *words, cwd=tmp_path)
+    # what pays depends on the machine; that it says so and writes a whole file, or none, does not
+    if done.returncode == 0:
+        assert "shipped" in done.stdout
+        assert (tmp_path / "small.safetensors").exists()
+    else:
+        assert done.returncode == 2
+        assert "cannot be kept" in done.stderr
+        assert not (tmp_path / "small.safetensors").exists()

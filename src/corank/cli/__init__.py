@@ -8,8 +8,10 @@ import sys
 import typer
 
 from corank.cli.apply import apply
+from corank.cli.compress import compress
 from corank.cli.headroom import headroom
 from corank.cli.pilot import pilot
+from corank.cli.plan import plan
 from corank.cli.report import report
 from corank.cli.table import table
 from corank.errors import CorankError
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 app.command()(headroom)
 app.command()(table)
+app.command()(plan)
+app.command()(compress)
 app.command()(apply)
 app.command()(pilot)
 app.command()(report)
