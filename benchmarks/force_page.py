@@ -83,7 +83,7 @@ def verdict_on_rivals(found: dict[str, Any]) -> str:
     return (
         f"Amortised, the forces that may take no more than 3% of a training step are to be at least {CHEAPER}"
         f" times cheaper than one application of each rival; against the cheapest of them: "
-        f"{'; '.join(verdicts)}. `subspace` acts at every second step by default, as a rival could too; at "
+        f"{'; '.join(verdicts)}. `subspace` acts at every fourth step by default, as a rival could too; at "
         f"every step it is the row `subspace, every=1`. For the others no such line was drawn, since a force "
         f"between all pairs may take up to 25% of a step; they are cheaper than the cheapest rival by these "
         f"factors: {', '.join(others)}.{plain}"
@@ -162,5 +162,5 @@ on a machine that others use, trust the shares more than the times.
 {width_table(data["widths"])}
 
 ## At every k-th step, k times as strong
-`subspace` acts at every second step by default.
+`subspace` acts at every fourth step by default.
 {every_text(data["every_kth"], data["every_epochs"])}"""

@@ -311,8 +311,8 @@ def test_every_k_steps_acts_k_times_as_strong() -> None:
     assert_close(model, by_hand)
 
 
-@pytest.mark.parametrize(("kind", "every"), [("subspace", 2), ("l2", 1), ("output", 1)])
-def test_subspace_acts_at_every_second_step_by_default(kind: str, every: int) -> None:
+@pytest.mark.parametrize(("kind", "every"), [("subspace", 4), ("l2", 1), ("output", 1)])
+def test_subspace_acts_at_every_fourth_step_by_default(kind: str, every: int) -> None:
     nets = make_net(), make_net()
     for net, options in zip(nets, ({}, {"every": every}), strict=True):
         optimizer = torch.optim.SGD(net.parameters(), lr=LR)

@@ -37,7 +37,7 @@ def test_a_training_that_is_killed_again_and_again_ends_bit_equal(tmp_path):
     result, folder = _kill(tmp_path, seed=0, kills=6)
     assert result["equal"]
     assert result["losses"]
-    assert result["killed"] >= 4  # the last ones may find it done
+    assert result["killed"] >= 2  # the last ones may find it done
     assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == [
         "checkpoint.safetensors"
     ]

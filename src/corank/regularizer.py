@@ -29,7 +29,7 @@ from corank.tracking import Tracker, flat
 logger = logging.getLogger(__name__)
 
 Coupling = Literal["auto", "gradient", "decoupled"]
-_EVERY = {"subspace": 2}
+_EVERY = {"subspace": 4}
 
 
 class ForceRegularizer:
@@ -57,7 +57,7 @@ class ForceRegularizer:
         toward: a plan: each layer towards the rank that it wants there, and no further; layers that it leaves
             out are not forced.
         every: apply the force at every k-th step only, k times as strong, so that strength keeps its meaning;
-            by default 1, and 2 for `subspace`, whose products at each step would take more than 3% of the
+            by default 1, and 4 for `subspace`, whose products at each step would take more than 3% of the
             training of a ResNet-50.
         energy: the share of energy that counts as a rank, where a rank is measured: by default 0.85 for the
             subspace of `subspace` and `output`, 0.95 for when a plan's rank is reached.
