@@ -15,12 +15,12 @@ from corank.benchmarks.table import latency_table
 from corank.calibration import Moments, calibrate
 from corank.decomposition import decompose
 from corank.errors import CorankError, InfeasibleError
-from corank.inputs import Example, to_device
+from corank.inputs import Example, run_batch, to_device
 from corank.latency import LatencyTable
 from corank.layers import copy_network
 from corank.planning import plan as make_plan
 from corank.plans import Plan
-from corank.recovery import finetune, recalibrate_batchnorm
+from corank.recovery import finetune
 from corank.rules import Accuracy, Budget, Latency, Ranks, Rule
 from corank.sensitivities import Sensitivity, sensitivity
 from corank.tasks import Task, device_of
@@ -164,7 +164,9 @@ class _Work:
         batches: list[Any] = []
         if task is not None:
             batches = [batch for batch, _ in zip(task.train, range(_CALIBRATION_BATCHES), strict=False)]
-            stats = calibrate(self.model, batches, inputs=True)
+            stats = calibrate(
+                self.model, batches, inputs=True, forward=task.loss
+            )  # it knows what an input is
             found = sensitivity(
                 self.model,
                 _mean_loss(task, batches[:_LOSS_BATCHES]),
@@ -218,17 +220,12 @@ class _Work:
             table=self.table,
             sensitivity=found,
             evaluate=None if task is None else lambda net: _score(net, task),
-            refit=self._refit,
             exclude=self.exclude,
         )
         aware = batches if made.layers else None  # each layer makes up for the splits before it
-        small = decompose(self.model, made, stats, asymmetric=aware or None)
-        self._refit(small)
-        return made, small
-
-    def _refit(self, small: nn.Module) -> None:
-        if self.task is not None:
-            recalibrate_batchnorm(small, self.task.train)
+        forward = run_batch if task is None else task.loss
+        # batch norm stays as it is: re-estimated after such a cut it was measured to lose accuracy
+        return made, decompose(self.model, made, stats, asymmetric=aware or None, forward=forward)
 
     def time(self, small: nn.Module, number: int) -> Run:
         """Time a cut network against dense; each number is a run of its own."""
