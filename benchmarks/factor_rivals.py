@@ -24,6 +24,7 @@ Batches = list[tuple[Tensor, Tensor]]
 Rival = Callable[[nn.Module, float, Batches], nn.Module]
 
 
+@functools.cache
 def rivals() -> tuple[dict[str, Rival], dict[str, str]]:
     """Return those that can run here, and a line about each: its version, or why it was not run."""
     found: dict[str, Rival] = {}
