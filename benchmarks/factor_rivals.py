@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 Batches = list[tuple[Tensor, Tensor]]
+RIVALS = ("AIMET spatial SVD", "AIMET weight SVD", "compress, SVD", "compress, activation-aware")
 Rival = Callable[[nn.Module, float, Batches], nn.Module]
 
 
