@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 Batches = list[tuple[Tensor, Tensor]]
+RIVALS = ("AIMET spatial SVD", "AIMET weight SVD", "compress, SVD", "compress, activation-aware")
 Rival = Callable[[nn.Module, float, Batches], nn.Module]
 
 
+@functools.cache
 def rivals() -> tuple[dict[str, Rival], dict[str, str]]:
     """Return those that can run here, and a line about each: its version, or why it was not run."""
     found: dict[str, Rival] = {}

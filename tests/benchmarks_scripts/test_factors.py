@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.factors import mark, page
+from benchmarks.factors import mark, missing, page
 from benchmarks.sentences import by_length, embed, nearest
 from torch import nn
 
@@ -23,9 +23,9 @@ def _part(*rows: dict) -> dict:
 @pytest.mark.parametrize(
     ("accuracy", "low", "wanted"),
     [
-        (0.9, 0.88, "**passed**"),
-        (0.88, 0.86, "interval is below the mark"),
-        (0.87, 0.85, "**missed**, 87.0%"),
+        (0.9, 0.88, "**passed**. The best row is spatial, asymmetric, 90.0% (88.0 to 95.0); 1 of 2 rows"),
+        (0.88, 0.86, "1 of 2 rows reach the mark, 0 with their whole interval"),
+        (0.87, 0.85, "**missed**. The best row is spatial, asymmetric, 87.0%"),
     ],
 )
 def test_the_mark(accuracy, low, wanted):
@@ -47,6 +47,14 @@ def test_the_page_holds_failures_and_reasons():
     assert "- AIMET: not run: reason." in text
     assert "- AIMET spatial SVD at 0.5: failed, RuntimeError: no." in text
     assert "- rivals: `python -m benchmarks.factors resnet20`, today, 1 thread" in text
+
+
+def test_what_has_no_figure_is_named():
+    left = missing({"resnet20": _part(_row(0.9, 0.88))})
+    assert "resnet20: spatial at 69% of the MACs" not in left
+    assert "resnet20: spatial at 50% of the MACs" in left
+    assert "rivals: AIMET weight SVD at 30% of the MACs" in left
+    assert "- minilm: svd at 30% of the MACs" in page({"resnet20": _part(_row(0.9, 0.88))})
 
 
 def _words(sentence: str, **_: object) -> dict[str, list[int]]:
