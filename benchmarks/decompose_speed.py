@@ -25,10 +25,10 @@ import torch
 from torch import nn
 
 import corank
+from benchmarks.networks import vgg16
 from benchmarks.record import describe_run, store, table
 from benchmarks.resnet50 import ResNet50
 from benchmarks.split_rivals import PLAIN, Split, find_rivals, plain_svd
-from benchmarks.vgg16 import vgg16
 from corank.benchmarks.machine import pinned, usable_threads
 from corank.benchmarks.timing import round_orders, speedup
 from corank.layers import FilterLayer, filter_layers, filter_matrix, from_filters, full_rank

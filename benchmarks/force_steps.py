@@ -13,6 +13,7 @@ from torch import nn
 
 from benchmarks.rank_rivals import Step, sgd
 from corank import ForceRegularizer
+from corank.regularizer import DEFAULT_EVERY
 from corank.strength import AutoStrength
 
 STRENGTH = 1e-3
@@ -108,7 +109,7 @@ class Arm:
     @property
     def every(self) -> int:
         """From one forced step to the next."""
-        return self.options.get("every", 2 if self.options["kind"] == "subspace" else 1)
+        return self.options.get("every", DEFAULT_EVERY.get(self.options["kind"], 1))
 
     @property
     def period(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 
 import torch
@@ -117,3 +118,8 @@ def main(mode: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(sys.argv[1])
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(
+        0
+    )  # all is proven; threads of torch's that are still ending have aborted the interpreter's own exit

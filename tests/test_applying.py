@@ -184,7 +184,7 @@ def test_the_command_line_writes_the_same_file(tmp_path):
     small = load(tmp_path / "small.safetensors", lambda: nn.Sequential(nn.Linear(8, 6)))
     assert torch.equal(small(ROWS), decompose(model, made)(ROWS))
     (tmp_path / "small.safetensors").unlink()
-    for name, message in (("mine", "package.module:factory"), ("mine:absent", "no callable 'absent'")):
+    for name, message in (("mine", "package.module:factory"), ("mine:absent", "has no 'absent'")):
         refused = run(name)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
         assert message in refused.stderr

@@ -29,7 +29,7 @@ from corank.tracking import Tracker, flat
 logger = logging.getLogger(__name__)
 
 Coupling = Literal["auto", "gradient", "decoupled"]
-_EVERY = {"subspace": 4}
+DEFAULT_EVERY = {"subspace": 4}
 
 
 class ForceRegularizer:
@@ -102,7 +102,7 @@ class ForceRegularizer:
     ) -> None:
         require_choice("coupling", coupling, ("auto", "gradient", "decoupled"))
         require_choice("against_gradient", against_gradient, ("keep", "zero"))
-        every = _EVERY.get(kind, 1) if every is None else every
+        every = DEFAULT_EVERY.get(kind, 1) if every is None else every
         for name, value in (("every", every), ("refresh", refresh), ("track_every", track_every)):
             if not isinstance(value, int) or value < 1:
                 raise CorankError(f"{name}: allowed is a whole number ≥ 1, got {value!r}.")

@@ -37,7 +37,7 @@ class Limit:
 
     def holds(self, chosen: Sequence[int]) -> bool:
         """Say whether a choice keeps the limit, but for rounding."""
-        return self.total(chosen) <= self.at_most + 1e-9 * max(abs(self.at_most), 1.0)
+        return self.total(chosen) <= self.at_most + 1e-9 * abs(self.at_most)
 
 
 def select(losses: Sequence[Sequence[float]], limits: Sequence[Limit]) -> list[int] | None:

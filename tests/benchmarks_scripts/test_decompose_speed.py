@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.networks import vgg16
 from benchmarks.split_rivals import plain_svd
-from benchmarks.vgg16 import vgg16
 from torch import nn
 
 ROOT = Path(__file__).parents[2]

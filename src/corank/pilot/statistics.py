@@ -65,7 +65,7 @@ def mean_interval(values: Tensor) -> Interval:
     from scipy.stats import norm
 
     values = values.double()
-    half = norm.ppf(0.975) * values.std().item() / sqrt(len(values))
+    half = float(norm.ppf(0.975)) * values.std().item() / sqrt(len(values))
     return Interval(values.mean().item() - half, values.mean().item() + half)
 
 
