@@ -57,13 +57,13 @@ def list_options(
     found = {}
     for name, several in candidates.items():
         size = several[0].layer.weight.element_size()
-        splits, slowest = [], ""
+        splits = []
         if table is None:
             choices = [choice for one in several for choice in _saving(one, floor, multiple)]
-            slowest = "break-even: no rank that is allowed would save multiply-accumulates"
+            reason = "break-even: no rank that is allowed would save multiply-accumulates"
         else:
             choices = [choice for one in several for choice in _paying(one, floor, table)]
-            slowest = _why_none_pays(name, table, floor)
+            reason = _why_none_pays(name, table, floor)
         by_method = {one.method.name: one for one in several}
         for choice in choices:
             candidate = by_method[choice.method]
@@ -79,7 +79,7 @@ def list_options(
         first = several[0]
         dense_ms = table.dense(name).ms if table is not None and name in table.layers else 0.0
         dense = Option(None, first.before, 0.0, dense_ms, dense_work(first.calls, size))
-        found[name] = LayerOptions((dense, *splits), "" if splits else slowest)
+        found[name] = LayerOptions((dense, *splits), "" if splits else reason)
     return found
 
 
