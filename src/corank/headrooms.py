@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from corank.errors import FileError
+from corank.documents import read_document, write_document
 
 SCHEMA = 1
 RATIOS = (0.125, 0.25, 0.5)  # rank over full rank
@@ -73,7 +72,7 @@ class Headroom:
 
     def to_json(self) -> str:
         """Write it as JSON with a schema number."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+        return write_document(SCHEMA, asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Headroom:
@@ -81,18 +80,12 @@ class Headroom:
 
         Raises: FileError, for text that is not a headroom of a known schema.
         """
-        try:
-            values = json.loads(text)
-            schema = values.pop("schema")
-            if schema != SCHEMA:
-                raise FileError(f"headroom: this corank reads schema {SCHEMA}, got {schema!r}.")
+
+        def make(values: dict[str, Any]) -> Headroom:
             layers = tuple(LayerHeadroom(**one) for one in values.pop("layers"))
             return cls(layers=layers, notes=tuple(values.pop("notes")), **values)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FileError(
-                f"headroom: the text is not one ({type(error).__name__}: {error}). "
-                "Give what Headroom.to_json() wrote."
-            ) from error
+
+        return read_document(text, "headroom", SCHEMA, make)
 
     def __str__(self) -> str:
         ratios = list(self.speedups)

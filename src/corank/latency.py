@@ -7,13 +7,13 @@ from it anywhere. `corank.benchmarks.table` holds the measurement.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
 
-from corank.errors import CorankError, FileError
+from corank.documents import read_document, write_document
+from corank.errors import CorankError
 
 SCHEMA = 1
 DENSE = "dense"
@@ -121,7 +121,7 @@ class LatencyTable:
 
     def to_json(self) -> str:
         """Write the table as JSON with a schema number."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+        return write_document(SCHEMA, asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> LatencyTable:
@@ -129,18 +129,10 @@ class LatencyTable:
 
         Raises: FileError, for text that is not a table of a known schema.
         """
-        try:
-            values = json.loads(text)
-            schema = values.pop("schema")
-            if schema != SCHEMA:
-                raise FileError(
-                    f"latency table: this corank reads schema {SCHEMA}, got {schema!r}. Upgrade corank."
-                )
+
+        def make(values: dict[str, Any]) -> LatencyTable:
             rows = [{**row, "ratio_ci": tuple(row["ratio_ci"])} for row in values.pop("rows")]
             notes = tuple(values.pop("notes"))
             return cls(rows=tuple(TableRow(**row) for row in rows), notes=notes, **values)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FileError(
-                f"latency table: the text is not one ({type(error).__name__}: {error}). "
-                "Give what LatencyTable.to_json() wrote."
-            ) from error
+
+        return read_document(text, "latency table", SCHEMA, make)

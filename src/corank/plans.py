@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from corank.cost import Cost
+from corank.documents import read_document, write_document
 from corank.errors import CorankError, FileError
 from corank.rules import Rule, rule_from_dict, rule_to_dict
 
@@ -76,7 +76,6 @@ class Plan:
     def to_json(self) -> str:
         """Write the plan as JSON with a schema number."""
         values = {
-            "schema": SCHEMA,
             "layers": {name: asdict(choice) for name, choice in self.layers.items()},
             "skipped": dict(self.skipped),
             "before": asdict(self.before),
@@ -86,7 +85,7 @@ class Plan:
             "table": self.table,
             **{name: getattr(self, name) for name in _MEASURED},
         }
-        return json.dumps(values, indent=1)
+        return write_document(SCHEMA, values)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -94,12 +93,8 @@ class Plan:
 
         Raises: FileError, for text that is not a plan of a known schema.
         """
-        try:
-            values = json.loads(text)
-            if values["schema"] != SCHEMA:
-                raise FileError(
-                    f"plan: this corank reads schema {SCHEMA}, got {values['schema']!r}. Upgrade corank."
-                )
+
+        def make(values: dict[str, Any]) -> Plan:
             return cls(
                 layers={name: _choice(one) for name, one in values["layers"].items()},
                 skipped={str(name): str(reason) for name, reason in values["skipped"].items()},
@@ -110,8 +105,8 @@ class Plan:
                 table=values["table"],
                 **{name: values.get(name) for name in _MEASURED},
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise FileError(f"plan: not a corank plan ({type(error).__name__}: {error}).") from error
+
+        return read_document(text, "plan", SCHEMA, make)
 
     def __str__(self) -> str:
         names = [*self.layers, *self.skipped]

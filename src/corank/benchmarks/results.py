@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from corank.errors import CorankError, FileError
+from corank.documents import read_document, write_document
+from corank.errors import CorankError
 
 SCHEMA = 1
 
@@ -62,7 +62,7 @@ class BenchResult:
 
     def to_json(self) -> str:
         """Write the result as JSON with a schema number."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+        return write_document(SCHEMA, asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> BenchResult:
@@ -70,19 +70,13 @@ class BenchResult:
 
         Raises: FileError, for text that is not a benchmark of a known schema.
         """
-        try:
-            values = json.loads(text)
-            schema = values.pop("schema")
-            if schema != SCHEMA:
-                raise FileError(f"bench: this corank reads schema {SCHEMA}, got {schema!r}. Upgrade corank.")
+
+        def make(values: dict[str, Any]) -> BenchResult:
             rows = [{**row, "speedup_ci": tuple(row["speedup_ci"])} for row in values.pop("timings")]
             notes = tuple(values.pop("notes"))
             return cls(timings=tuple(Timing(**row) for row in rows), notes=notes, **values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileError(
-                f"bench: the text is not a benchmark ({type(error).__name__}: {error}). "
-                "Give what BenchResult.to_json() wrote."
-            ) from error
+
+        return read_document(text, "bench", SCHEMA, make)
 
     def __str__(self) -> str:
         head = ("backend", "model", "median ms", "p5-p95 ms", "speedup", "95% interval", "peak MB")
