@@ -30,7 +30,7 @@ def test_toml_and_json_are_the_same(tmp_path):
         ({"methods": "svd"}, "a list of names"),
         ({"operations": ["Conv9d"]}, "operations: unknown 'Conv9d'"),
         ({"grouped": 1}, "true or false"),
-        ({"precision": "int3"}, "f32 or bf16"),
+        ({"precision": "int3"}, "f32, bf16 or int8"),
         ({"memory": 0}, "bytes above 0"),
         ([], "a table of multiple"),
     ],

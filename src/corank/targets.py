@@ -18,7 +18,13 @@ from corank.layers import CONVS, TRANSPOSED_CONVS
 from corank.methods import METHODS
 
 OPERATIONS = tuple(kind.__name__ for kind in (*CONVS, *TRANSPOSED_CONVS, nn.Linear))
-PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "float32": "float32", "bfloat16": "bfloat16"}
+PRECISIONS = {
+    "f32": "float32",
+    "bf16": "bfloat16",
+    "int8": "int8",
+    "float32": "float32",
+    "bfloat16": "bfloat16",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Target:
         methods: the decompositions that may be used.
         operations: the layers that may be used, by their names in `torch.nn`, such as "Conv2d".
         grouped: whether convolutions may have groups.
-        precision: f32 or bf16.
+        precision: f32, bf16 or int8.
         memory: bytes that one layer may take: its weights, its input and its output.
     """
 
@@ -59,7 +65,7 @@ class Target:
         if not isinstance(self.grouped, bool):
             raise CorankError(f"target: grouped is true or false, got {self.grouped!r}.")
         if self.precision is not None and self.precision not in PRECISIONS:
-            raise CorankError(f"target: precision is f32 or bf16, got {self.precision!r}.")
+            raise CorankError(f"target: precision is f32, bf16 or int8, got {self.precision!r}.")
         if self.memory is not None and (not _whole(self.memory) or self.memory < 1):
             raise CorankError(f"target: memory is a number of bytes above 0, got {self.memory!r}.")
 

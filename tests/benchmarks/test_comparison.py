@@ -23,6 +23,7 @@ QUICK = {"rounds": 10, "min_time": 0.003}
 def engines() -> list[str]:
     """The engines that are installed, without the compiler, which test_backends exercises."""
     missing = {name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name) is None}
+    missing |= set() if torch.cuda.is_available() else {"torch_cuda"}
     return [name for name in BACKENDS if name not in missing and name != "torch_compile"]
 
 

@@ -28,16 +28,20 @@ def test_description_on_linux_is_complete():
 def test_pinning_holds_and_is_given_back_even_after_an_error():
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
-    switches = cpu.fp32_precision, cuda.fp32_precision
+    cudnn = torch.backends.cudnn
+    switches = [one.fp32_precision for one in (cpu, cuda, cudnn.conv, cudnn.rnn)]
+    tf32 = cudnn.allow_tf32
     wanted = 1 if before[0] != 1 else 2
     seen = []
     with pytest.raises(ZeroDivisionError), pinned(wanted):
         seen.append(torch.get_num_threads() / 0)
     with pinned(wanted):
         seen.append(torch.get_num_threads())
+        assert not cudnn.allow_tf32
     assert seen == [wanted]
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
-    assert (cpu.fp32_precision, cuda.fp32_precision) == switches
+    assert [one.fp32_precision for one in (cpu, cuda, cudnn.conv, cudnn.rnn)] == switches
+    assert cudnn.allow_tf32 == tf32
 
 
 @pytest.mark.parametrize("switch", ["old", "new", "autocast"])

@@ -7,7 +7,8 @@ from torch import nn
 
 import corank
 from corank import LatencyTable, latency_table
-from corank.benchmarks import timing
+from corank.benchmarks import table_runners, timing
+from corank.benchmarks.int8 import quantize
 
 EXAMPLE = torch.randn(2, 3, 8, 8)
 
@@ -105,6 +106,23 @@ def test_bf16_in_openvino_where_the_processor_has_it():
             latency_table(make_net(), EXAMPLE, **options)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_int8_is_timed_from_a_quantized_file(backend, monkeypatch):
+    pytest.importorskip(backend, reason="an optional engine")
+    files = []
+
+    def spy(path, arrays, folder):
+        files.append(quantize(path, arrays, folder))
+        return files[-1]
+
+    monkeypatch.setattr(table_runners, "quantize", spy)
+    options = {"precision": "int8", "ranks": [0.5], "include": ["0", "6"], "progress": False, "rounds": 2}
+    table = latency_table(make_net(), EXAMPLE, backend=backend, **options)
+    assert table.precision == "int8"
+    assert set(table.layers) == {"0", "6"}
+    assert len(files) >= 5  # the whole network, two dense layers, a split of each
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -118,7 +136,8 @@ def test_bf16_in_openvino_where_the_processor_has_it():
         ({"threads": 0}, "threads"),
         ({"multiple": 0}, "multiple"),
         ({"time_budget": 0}, "seconds above 0"),
-        ({"precision": "int4"}, "allowed are f32 and bf16"),
+        ({"precision": "int4"}, "allowed are f32, bf16 and int8"),
+        ({"precision": "int8"}, "int8 is timed in onnxruntime and openvino, got torch"),
         ({"precision": "bf16"}, "torch runs the model as it is, in float32"),
         ({"exclude": ["*"]}, "no layer of the network can be timed"),
     ],

@@ -47,7 +47,7 @@ def bench(
     Args:
         models: `{name: network}`; the first is the reference. Their mode is given back.
         example: one input, at the batch size that matters.
-        backends: of torch, torch_channels_last, torch_compile, onnxruntime, openvino.
+        backends: of torch, torch_channels_last, torch_compile, torch_cuda, onnxruntime, openvino.
         threads: for every engine; torch's present number if None.
         rounds: samples of each model, an even number.
         warmup: calls before anything is timed.

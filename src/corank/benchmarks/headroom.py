@@ -14,7 +14,7 @@ from torch import nn
 from corank.benchmarks.onnx_layers import OnnxNetwork, read_layers
 from corank.benchmarks.table import Terms, time_survey, whole_key
 from corank.benchmarks.table_ranks import Methods
-from corank.benchmarks.table_runners import FILE_ENGINES, Run, check_terms, open_file, prepare_whole
+from corank.benchmarks.table_runners import FILE_ENGINES, Run, check_terms, prepare_file, prepare_whole
 from corank.benchmarks.table_survey import Survey, Wanted, survey_model, survey_units
 from corank.errors import CorankError
 from corank.headrooms import RATIOS, Headroom, LayerHeadroom
@@ -102,7 +102,7 @@ def headroom(
     key = hashlib.sha256(path.read_bytes() + repr(file.inputs).encode()).hexdigest()[:16]
 
     def run_file(folder: Path) -> Run:
-        return open_file(engine, path, threads, used).bind(_arrays(file, seed))
+        return prepare_file(engine, path, _arrays(file, seed), threads, folder, used).run
 
     batch = next(iter(file.inputs.values()))[0][0] if file.inputs else 1
     return sum_up(time_survey(survey, terms, run_file, key, batch, start), survey)

@@ -6,11 +6,13 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino")
 _FLAGS = ("avx", "avx2", "fma", "f16c", "avx_vnni", "amx", "avx512", "neon", "asimd", "sve", "bf16", "i8mm")
@@ -75,22 +77,32 @@ def pinned(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _true_float32() -> Iterator[None]:
-    # Torch has an old switch for all devices and newer ones a device. Each is set, so that they agree:
-    # torch raises an error when the old one is read while they differ.
+    # Torch has old switches for all devices and newer ones a device. Each is set, so that they agree:
+    # torch raises an error when an old one is read while they differ.
     cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = cpu.fp32_precision, cuda.fp32_precision
-    try:
-        old: str | None = torch.get_float32_matmul_precision()
-    except RuntimeError:
-        old = None
+    cudnn = torch.backends.cudnn.conv, torch.backends.cudnn.rnn  # type: ignore[attr-defined]
+    switches = cpu, cuda, *cudnn
+    before = [one.fp32_precision for one in switches]
+    old, old_cudnn = _read(torch.get_float32_matmul_precision), _read(lambda: torch.backends.cudnn.allow_tf32)
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     cpu.fp32_precision = "ieee"
     try:
         yield
     finally:
         if old is not None:
             torch.set_float32_matmul_precision(old)
-        cpu.fp32_precision, cuda.fp32_precision = before
+        if old_cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = old_cudnn
+        for one, precision in zip(switches, before, strict=True):
+            one.fp32_precision = precision
+
+
+def _read(switch: Callable[[], T]) -> T | None:
+    try:
+        return switch()
+    except RuntimeError:  # the newer ones differ
+        return None
 
 
 def _cpuinfo() -> dict[str, str]:

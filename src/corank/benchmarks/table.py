@@ -88,9 +88,10 @@ def latency_table(
             spatial and Tucker-2 for convolutions (filter basis alone if they are 1×1), SVD for linear ones.
         ranks: shares of the full rank, or `{layer pattern: [ranks]}`. By default at most eight multiples of
             `multiple` a method, up to a little past the rank at which multiply-accumulates break even.
-        backend: one of torch, torch_channels_last, torch_compile, onnxruntime, openvino.
-        precision: f32, or bf16 for OpenVINO on a processor that has it; for torch it is the model's dtype.
-            int8 is not measured yet.
+        backend: one of torch, torch_channels_last, torch_compile, torch_cuda, onnxruntime, openvino.
+        precision: f32, bf16 for OpenVINO on a processor that has it, or int8 for ONNX Runtime and OpenVINO
+            (quantized with one input: the times hold, its accuracy is not looked at). For torch it is the
+            model's dtype.
         threads: for the engine; torch's present number if None.
         rounds: samples of each candidate, an even number.
         time_budget: seconds; the most informative is measured first, what is left out is in the notes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from corank.benchmarks.backends import BACKENDS, find_backend
 from corank.benchmarks.chain_onnx import CannotWriteError, write_chain
 from corank.benchmarks.edges import edge_share
-from corank.engines import Session, import_openvino, open_onnxruntime, open_openvino
+from corank.benchmarks.int8 import quantize
+from corank.engines import Array, import_openvino, open_onnxruntime, open_openvino
 from corank.errors import CorankError
 from corank.exporting import export
 from corank.inputs import Example, tensors
@@ -21,7 +22,11 @@ from corank.targets import PRECISIONS
 
 Run: TypeAlias = Callable[[], object]
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # of OpenVINO
+_HINTS = {
+    "float32": "f32",
+    "bfloat16": "bf16",
+    "int8": "f32",
+}  # of OpenVINO, for what is not int8 in the file
 FILE_ENGINES = ("onnxruntime", "openvino")
 
 
@@ -33,13 +38,13 @@ def check_terms(model: nn.Module, example: Example, backend: str, precision: str
     """
     find_backend(backend)
     if precision is not None and precision not in PRECISIONS:
-        raise CorankError(f"precision: allowed are f32 and bf16, got {precision!r}.")
+        raise CorankError(f"precision: allowed are f32, bf16 and int8, got {precision!r}.")
     held = [*model.parameters(), *model.buffers(), *tensors(example)]
     for tensor in held:
         if tensor.device.type != "cpu":
             raise CorankError(
-                f"latency_table: times on the CPU, got {tensor.device}. Call .cpu() first; for another "
-                "device export the table's files and run them there."
+                f"latency_table: takes a model and an example on the CPU, got {tensor.device}. Call .cpu() "
+                "first; backend torch_cuda moves a copy, and for another device export the table's files."
             )
     own = {tensor.dtype for tensor in held if tensor.is_floating_point()} or {torch.float32}
     names = sorted(str(dtype).removeprefix("torch.") for dtype in own)
@@ -48,7 +53,9 @@ def check_terms(model: nn.Module, example: Example, backend: str, precision: str
     wanted = names[0] if precision is None else PRECISIONS[precision]
     if backend in FILE_ENGINES and names[0] != "float32":
         raise CorankError(f"{backend}: takes a float32 model, got {names[0]}. Call .float() first.")
-    if wanted != names[0] and backend != "openvino":
+    if wanted == "int8" and backend not in FILE_ENGINES:
+        raise CorankError(f"precision: int8 is timed in {' and '.join(FILE_ENGINES)}, got {backend}.")
+    if wanted not in (names[0], "int8") and backend != "openvino":
         raise CorankError(
             f"precision: {backend} runs the model as it is, in {names[0]}, not {wanted}. Only OpenVINO "
             "converts by itself; for torch give a model of that dtype."
@@ -60,24 +67,24 @@ def check_terms(model: nn.Module, example: Example, backend: str, precision: str
     return wanted
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network or chain ready to be timed, and what share of its time is none of its own; see `edges`."""
+
+    run: Run
+    edge_share: Callable[[], float] = lambda: 0.0
+
+
 def prepare_whole(
     backend: str, model: nn.Module, example: Example, threads: int, folder: Path, precision: str
 ) -> Run:
     """Make a whole network ready to be timed: `run()` computes its output once."""
     if backend not in FILE_ENGINES:
         return BACKENDS[backend](model, example, threads, folder).run
-    path = folder / ("model.onnx" if backend == "onnxruntime" else "model.xml")
+    path = folder / ("model.xml" if backend == "openvino" and precision != "int8" else "model.onnx")
     export(model, example, path, dynamic_batch=False)
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors(example)]
-    return open_file(backend, path, threads, precision).bind(arrays)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A chain ready to be timed, and what share of its time is none of its own; see `edges`."""
-
-    run: Run
-    edge_share: Callable[[], float] = lambda: 0.0
+    return prepare_file(backend, path, arrays, threads, folder, precision).run
 
 
 def prepare_chain(
@@ -86,10 +93,23 @@ def prepare_chain(
     """Make a chain of stock layers ready to be timed on one input."""
     if backend not in FILE_ENGINES:
         return Prepared(BACKENDS[backend](chain, x, threads, folder).run)
-    path, arrays = folder / "chain.onnx", [x.contiguous().numpy()]
+    path = folder / "chain.onnx"
     save_chain(chain, x, path)
-    run = open_file(backend, path, threads, precision).bind(arrays)
-    return Prepared(run, lambda: edge_share(backend, path, arrays, threads, _HINTS[precision]))
+    return prepare_file(backend, path, [x.contiguous().numpy()], threads, folder, precision)
+
+
+def prepare_file(
+    backend: str, path: Path, arrays: Sequence[Array], threads: int, folder: Path, precision: str
+) -> Prepared:
+    """Load a file into its engine, held to a number of threads and a precision."""
+    if precision == "int8":
+        path = quantize(path, arrays, folder)
+    hint = _HINTS[precision]
+    if backend == "onnxruntime":
+        session = open_onnxruntime(path, threads)
+    else:
+        session = open_openvino(path, threads, hint)
+    return Prepared(session.bind(arrays), lambda: edge_share(backend, path, arrays, threads, hint))
 
 
 def save_chain(chain: nn.Sequential, x: Tensor, path: Path) -> None:
@@ -105,16 +125,9 @@ def save_chain(chain: nn.Sequential, x: Tensor, path: Path) -> None:
         path.write_bytes(data)
 
 
-def open_file(backend: str, path: Path, threads: int, precision: str) -> Session:
-    """Load a file into its engine, held to a number of threads and a precision."""
-    if backend == "onnxruntime":
-        return open_onnxruntime(path, threads)
-    return open_openvino(path, threads, _HINTS[precision])
-
-
 def terms_of(backend: str, threads: int, precision: str, machine: dict[str, Any]) -> dict[str, Any]:
     """Return all that a time depends on besides the layer: what a cache is valid for."""
-    packages = ("torch", *(name for name in FILE_ENGINES if name == backend))
+    packages = ["torch", *(name for name in FILE_ENGINES if name == backend or precision == "int8")]
     return {
         "cpu": machine["cpu"],
         "cores": machine["cores"],
@@ -124,4 +137,5 @@ def terms_of(backend: str, threads: int, precision: str, machine: dict[str, Any]
         "versions": {name: machine["versions"].get(name) for name in packages},
         "threads": threads,
         "precision": precision,
+        "device": torch.cuda.get_device_name() if backend == "torch_cuda" else "cpu",
     }

@@ -15,7 +15,9 @@ def headroom(
     model: Annotated[str, typer.Argument(help="package.module:factory, or an .onnx file.")],
     shape: Annotated[list[str] | None, typer.Option(help="Of an input; repeat for several.")] = None,
     backend: Annotated[str, typer.Option(help="The engine that will serve the network.")] = "onnxruntime",
-    precision: Annotated[str | None, typer.Option(help="f32, or bf16 for OpenVINO.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="f32; bf16 in OpenVINO; int8 in ONNX Runtime and OpenVINO.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     seconds: Annotated[float, typer.Option(help="Time budget.")] = 120.0,
     target: Annotated[

@@ -16,7 +16,9 @@ def table(
     shape: Annotated[list[str] | None, typer.Option(help="Of an input; repeat for several.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file.")] = None,
     backend: Annotated[str, typer.Option(help="The engine that will serve the network.")] = "onnxruntime",
-    precision: Annotated[str | None, typer.Option(help="f32, or bf16 for OpenVINO.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="f32; bf16 in OpenVINO; int8 in ONNX Runtime and OpenVINO.")
+    ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Time this split; may be repeated.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     rounds: Annotated[int, typer.Option(help="Samples of each candidate, an even number.")] = 10,

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from corank.benchmarks.backends import onnxruntime, openvino, torch_compiled, torch_eager
+from corank.benchmarks.backends import onnxruntime, openvino, torch_compiled, torch_cuda, torch_eager
 from corank.benchmarks.backends.runners import Runner
 from corank.errors import CorankError
 from corank.inputs import Example
@@ -23,6 +23,7 @@ BACKENDS: dict[str, Prepare] = {
     "torch": torch_eager.prepare,
     "torch_channels_last": torch_eager.prepare_channels_last,
     "torch_compile": torch_compiled.prepare,
+    "torch_cuda": torch_cuda.prepare,
     "onnxruntime": onnxruntime.prepare,
     "openvino": openvino.prepare,
 }

@@ -1,8 +1,7 @@
-"""Torch as it is, and with four-dimensional tensors in channels-last memory."""
+"""Torch as it is, and with tensors of four and five dimensions in channels-last memory."""
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
@@ -12,6 +11,9 @@ from corank.benchmarks.backends.runners import Runner
 from corank.benchmarks.memory import peak_in_process
 from corank.formats import map_tensors
 from corank.inputs import Example, call, tensors
+from corank.layers import copy_network
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def prepare(model: nn.Module, example: Example, threads: int, folder: Path) -> Runner:
@@ -25,17 +27,19 @@ def prepare(model: nn.Module, example: Example, threads: int, folder: Path) -> R
 
 
 def prepare_channels_last(model: nn.Module, example: Example, threads: int, folder: Path) -> Runner:
-    """Make a copy of a model ready in eager torch, with weights and inputs in channels-last memory."""
-
-    def to_channels_last(tensor: Tensor) -> Tensor:
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
-    moved = copy.deepcopy(model)
-    moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Make a copy of a model ready in eager torch, with maps of two and three dimensions channels-last."""
+    moved = copy_network(model)
+    for tensor in (*moved.parameters(), *moved.buffers()):
+        tensor.data = _to_channels_last(tensor.data)  # not .to(), which takes one format for all
     notes = (
         ()
-        if any(t.dim() == 4 for t in tensors(example))
-        else ("channels-last changes nothing: no input has 4 dimensions",)
+        if any(t.dim() in _FORMATS for t in tensors(example))
+        else ("channels-last changes nothing: no input has 4 or 5 dimensions",)
     )
-    runner = prepare(moved, map_tensors(example, to_channels_last), threads, folder)
+    runner = prepare(moved, map_tensors(example, _to_channels_last), threads, folder)
     return Runner(runner.run, runner.versions, runner.peak_memory, notes)
+
+
+def _to_channels_last(tensor: Tensor) -> Tensor:
+    layout = _FORMATS.get(tensor.dim())
+    return tensor if layout is None else tensor.contiguous(memory_format=layout)
