@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,17 +62,10 @@ def machine(monkeypatch):
         ms, other = time(reference), time(rival)
         speedup, width = ms / other, costs["width"]
         interval = (speedup * (1 - width), speedup * (1 + width))
+        peaks = (3_000_000, 2_000_000) if memory else (None, None)
         timings = (
-            Timing(first, backends[0], ms, ms, ms, 1.0, (1.0, 1.0)),
-            Timing(
-                second,
-                backends[0],
-                other,
-                other,
-                other,
-                speedup,
-                interval,
-            ),
+            Timing(first, backends[0], ms, ms, ms, 1.0, (1.0, 1.0), peaks[0]),
+            Timing(second, backends[0], other, other, other, speedup, interval, peaks[1]),
         )
         return BenchResult(timings, first, threads, "float32", 2, rounds, {})
 
@@ -90,6 +84,8 @@ def test_what_pays_is_shipped_with_its_two_runs(machine, table, tmp_path):
     assert len(result.verdict.runs) == 2
     assert len(set(machine["runs"][-2:])) == 2  # two independent runs
     assert all(run.small_ms <= 0.6 * run.dense_ms for run in result.verdict.runs)
+    assert [run.peaks for run in result.verdict.runs] == [(3_000_000, 2_000_000), None]
+    assert "peak memory: 2.0 MB against 3.0, in torch" in str(result.verdict)
     assert result.verdict.kept == {"Latency(ms=None, ratio=0.6)": True}
     assert all(type(part).__module__.startswith("torch.nn") for part in result.model.body.conv1.modules())
     save(result.model, tmp_path / "small.safetensors", reference=_network, plan=result.plan)
@@ -227,3 +223,8 @@ def test_the_network_given_is_left_alone_and_nothing_is_printed(machine, table, 
 def test_rules_that_lack_what_they_need(table, rules, message):
     with pytest.raises(CorankError, match=message):
         _compress(rules, table)
+
+
+def test_a_table_in_another_precision_is_refused(table):
+    with pytest.raises(CorankError, match="times are in int8, and compress races networks in float32"):
+        _compress(Latency(ratio=0.6), replace(table, precision="int8"))

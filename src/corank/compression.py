@@ -84,7 +84,7 @@ def compress(
         example: one input, at the batch size that matters.
         task: loaders, loss and metric: data-aware factors, measured sensitivities, fine-tuning, accuracy.
         backend, threads: the engine that will serve the network.
-        table: a latency table measured before, of this network, engine and example.
+        table: a latency table measured before, of this network, engine and example, in float32.
         methods: `{layer pattern: method or methods}`, where not all are wanted.
         epochs: of fine-tuning, with a task.
         learning_rate: where its cosine starts.
@@ -111,6 +111,11 @@ def compress(
             seed=seed,
             progress=progress,
         )
+    if table.precision != "float32":
+        raise CorankError(
+            f"table: its times are in {table.precision}, and compress races networks in float32. Measure it "
+            "with precision f32; corank.plan takes any."
+        )
     work = _Work(model, rules, example, task, table, methods, exclude, rounds, seed)
     made, small, first, notes = work.cut()
     predicted = made.ms_after
@@ -132,7 +137,8 @@ def compress(
             )
         accuracy = _score(model, task), _score(small, task)
     small.eval()
-    runs = tuple(work.time(small, number) for number in (1, 2)) if made.layers else ()
+    runs = tuple(work.time(small, number, memory=number == 1) for number in (1, 2)) if made.layers else ()
+    notes += [f"latency table: {note}" for note in table.notes]  # such as what the time budget left out
     found = Verdict(
         False, (), table.backend, table.threads, runs, predicted, undone, accuracy, notes=tuple(notes)
     )
@@ -227,11 +233,11 @@ class _Work:
         # batch norm stays as it is: re-estimated after such a cut it was measured to lose accuracy
         return made, decompose(self.model, made, stats, asymmetric=aware or None, forward=forward)
 
-    def time(self, small: nn.Module, number: int) -> Run:
+    def time(self, small: nn.Module, number: int, *, memory: bool = False) -> Run:
         """Time a cut network against dense; each number is a run of its own."""
-        return self.race({"dense": self.model, "small": small}, number)
+        return self.race({"dense": self.model, "small": small}, number, memory=memory)
 
-    def race(self, pair: Mapping[str, nn.Module], number: int) -> Run:
+    def race(self, pair: Mapping[str, nn.Module], number: int, *, memory: bool = False) -> Run:
         """Time two networks in turns, in the engine and under the terms of the table."""
         backend, (reference, rival) = self.table.backend, pair
         result = bench(
@@ -241,10 +247,12 @@ class _Work:
             threads=self.table.threads,
             rounds=self.rounds,
             seed=self.seed + number,
-            memory=False,
+            memory=memory,
         )
         row, other = result.row(rival, backend), result.row(reference, backend)
-        return Run(row.speedup, row.speedup_ci, other.median_ms, row.median_ms)
+        both = other.peak_memory, row.peak_memory
+        peaks = None if both[0] is None or both[1] is None else (both[0], both[1])
+        return Run(row.speedup, row.speedup_ci, other.median_ms, row.median_ms, peaks)
 
     def undo(self, small: nn.Module, made: Plan, first: Run | None) -> dict[str, str]:
         """Return the layers whose split the assembled network is as fast without, with the reason."""

@@ -44,18 +44,19 @@ def find_unpaid(
     Returns: `{layer: speedup of the network without the split}` of those that do not pay.
     """
     unpaid: dict[str, float] = {}
+    kept = model  # with the splits that are not given up so far
     groups = deque([sorted(gains_ms, key=gains_ms.__getitem__)])
     races = 0
     while groups and races < most_races:
         group = groups.popleft()
         if not group:
             continue
-        without = fold_back(model, [*unpaid, *group])
-        with_it = fold_back(model, list(unpaid)) if unpaid else model
-        faster = race({"split": with_it, "folded": without})
+        without = fold_back(kept, group)
+        faster = race({"split": kept, "folded": without})
         races += 1
         if faster >= 1:
             unpaid |= dict.fromkeys(group, faster)
+            kept = without
         elif len(group) > 1:
             half = len(group) // 2
             groups += [group[:half], group[half:]]

@@ -14,12 +14,16 @@ SLOWER = 1.02  # slower means: the time over dense's has a lower bound above thi
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One timing of the result against dense: how many times as fast it is, with its 95% interval."""
+    """One timing of the result against dense: how many times as fast it is, with its 95% interval.
+
+    `peaks` are the bytes that dense and the result take at the peak in the engine, where they were measured.
+    """
 
     speedup: float
     speedup_ci: tuple[float, float]
     dense_ms: float
     small_ms: float
+    peaks: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,10 @@ class Verdict:
                 f"run {number}: {run.speedup:.2f} times as fast (95%: {low:.2f} to {high:.2f}), "
                 f"{run.small_ms:.3g} against {run.dense_ms:.3g} ms; {self.backend}, {self.threads} threads"
             )
+        lines += [
+            f"peak memory: {small / 1e6:.1f} MB against {dense / 1e6:.1f}, in {self.backend}"
+            for dense, small in (run.peaks for run in self.runs if run.peaks is not None)
+        ]
         if self.accuracy is not None:
             dense, cut = self.accuracy
             lines.append(f"on dev: {cut:.4f} against {dense:.4f} dense ({100 * (cut - dense):+.2f} points)")
@@ -110,7 +118,7 @@ def _within(rule: Budget, made: Plan) -> bool:
 
 def _reasons_against(verdict: Verdict, rules: Sequence[Rule], made: Plan) -> list[str]:
     if not made.layers:
-        return ["no split pays here: nothing is left of the plan"]
+        return ["no split that was measured pays here: nothing is left of the plan"]
     reasons = []
     size_only = any(isinstance(rule, Budget) for rule in rules) and not any(
         isinstance(rule, Latency) for rule in rules
