@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 TILE = 1024  # columns of the weights that are in float64 at a time
-_BLOCK = 1024  # rows of the Gram matrix that are multiplied at a time, its lower half is copied
+_BLOCK = 256  # rows of the Gram matrix that are multiplied at a time, its lower half is copied
 _SMALL = 512  # below it a full decomposition is as fast as anything
+_LARGE = 2048  # from here on a partial decomposition is as fast as a full one, and takes less memory
 _FEW = 32  # a rank of at most R / 32 is few directions
 _STEPS = 24  # of the block Krylov space, before the exact way is taken
 _TOLERANCE = 2e-5  # of the energy that the best basis loses: 1e-5 of the relative error
@@ -75,10 +76,11 @@ def leading_eigenvectors(symmetric: Tensor, rank: int) -> Tensor:
     """Return the eigenvectors of the largest eigenvalues, (..., N, M), largest first.
 
     A small matrix, or one of which most directions are wanted, is decomposed in full. A few directions of a
-    large one are found in a random block Krylov space, which is grown until what it keeps settles within
+    larger one are found in a random block Krylov space, which is grown until what it keeps settles within
     2·10⁻⁵ of what is lost, Σ_{m>M} λ_m: the relative error of a split is then the best to 10⁻⁵, and a higher
     rank still never loses more, for a direction outweighs the tolerance on all that follow it. Everything
-    between, and what does not settle, is left to LAPACK's exact solver for part of the spectrum.
+    between, and what does not settle, is decomposed exactly: in full, or by LAPACK's solver for part of the
+    spectrum where the matrix is large.
 
     Args:
         symmetric: positive semidefinite, in float64.
@@ -87,12 +89,17 @@ def leading_eigenvectors(symmetric: Tensor, rank: int) -> Tensor:
     """
     size = symmetric.shape[-1]
     if size < _SMALL or 2 * rank > size or symmetric.device.type != "cpu":
-        vectors: Tensor = torch.linalg.eigh(symmetric).eigenvectors  # smallest first
-        return vectors[..., -rank:].flip(-1)
+        return _full(symmetric, rank)
     flat = symmetric.reshape(-1, size, size)
     found = [_krylov(one, rank) if _FEW * rank <= size else None for one in flat]
-    exact = [_partial(matrix, rank) if one is None else one for one, matrix in zip(found, flat, strict=True)]
+    solve = _full if size < _LARGE else _partial
+    exact = [solve(matrix, rank) if one is None else one for one, matrix in zip(found, flat, strict=True)]
     return torch.stack(exact).reshape(*symmetric.shape[:-1], rank)
+
+
+def _full(symmetric: Tensor, rank: int) -> Tensor:
+    vectors: Tensor = torch.linalg.eigh(symmetric).eigenvectors  # smallest first
+    return vectors[..., -rank:].flip(-1)
 
 
 def _partial(symmetric: Tensor, rank: int) -> Tensor:

@@ -19,7 +19,7 @@ from corank.leading import gram
 def filter_energies(w_GND: Tensor) -> Tensor:
     """Return the squared singular values of each group, (G, R), largest first, in float64.
 
-    They are the eigenvalues of the smaller Gram matrix, W Wᵀ or Wᵀ W, clamped at 0: a hundredth of the work
+    They are the eigenvalues of the smaller Gram matrix, W Wᵀ or Wᵀ W, clamped at 0: a fraction of the work
     of a full singular value decomposition, and exact to float64 rounding relative to the largest.
 
     >>> filter_energies(torch.diag(torch.tensor([3.0, 2.0]))[None]).tolist()

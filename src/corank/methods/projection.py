@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corank.calibration import Moments
 from corank.layers import FilterLayer, filter_matrix
-from corank.leading import leading_eigenvectors, leading_vectors, project_rows
+from corank.leading import gram, leading_eigenvectors, project_rows
 from corank.spectra import filter_energies
 
 
@@ -57,8 +57,12 @@ def project(layer: FilterLayer, rank: int, moments: Moments | None) -> Factors:
         mean = moments.mean_GN.to(w.device)
         lost = mean - (u @ (u.mT @ mean[..., None]))[..., 0]
         bias = lost.flatten() if bias is None else bias + lost.flatten()
+    elif w.shape[1] > w.shape[2]:  # W V is what u spans, so that W is read once less
+        v = leading_eigenvectors(gram(w), rank)
+        u, r = torch.linalg.qr(project_rows(v, w.mT).mT)
+        return Factors(r @ v.mT, u, bias)
     else:
-        u = leading_vectors(w.mT, rank)
+        u = leading_eigenvectors(gram(w), rank)
     return Factors(project_rows(u, w), u, bias)
 
 
