@@ -18,7 +18,7 @@ IN_PLACE: dict[str, Callable[[Sequence[Rows]], list[bool]]] = {
     "output": add_output_,
 }
 _ANY = torch.empty(0)
-_LIMIT = 2**14  # weights in a batch, 64 kB: a copy of more costs what the fewer calls save
+_LIMIT = 2**16  # weights in a batch, 256 kB: a copy of more costs what the fewer calls save
 
 
 def in_place(kind: str) -> bool:
