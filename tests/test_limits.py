@@ -17,7 +17,7 @@ from corank.planning import plan
 from corank.plans import Plan
 from corank.rules import Accuracy, Budget, Energy, Latency, Ranks
 from corank.sensitivities import sensitivity
-from corank.testing import networks
+from tests.residuals import decaying_residual
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 CONVS = ("stem", "body.conv1", "body.conv2")
@@ -25,13 +25,7 @@ CONVS = ("stem", "body.conv1", "body.conv2")
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = networks.Residual(24)
-    with torch.no_grad():  # some structure to find: singular values that fall
-        for name in ("conv1", "conv2"):
-            weight = model.body.get_submodule(name).weight
-            weight.mul_(torch.logspace(0, -2, 24)[:, None, None, None])
-    return model.eval()
+    return decaying_residual()
 
 
 def _row(layer, method, rank, ms, dense):

@@ -13,20 +13,15 @@ from corank.errors import CorankError, InfeasibleError, LayerError
 from corank.planning import plan
 from corank.rules import Budget, Energy, Error, Ranks
 from corank.spectra import spectrum
-from corank.testing import awkward, networks
+from corank.testing import awkward
+from tests.residuals import decaying_residual
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = networks.Residual(24)
-    with torch.no_grad():  # some structure to find: singular values that fall
-        for name in ("conv1", "conv2"):
-            weight = model.body.get_submodule(name).weight
-            weight.mul_(torch.logspace(0, -2, 24)[:, None, None, None])
-    return model.eval()
+    return decaying_residual()
 
 
 def test_every_layer_is_planned_or_has_a_reason(model):
