@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from corank.targets import Target
     from corank.tasks import Metric, Task, classification
     from corank.training import Checkpoint
+    from corank.tuning import Space, tune
     from corank.verdicts import Verdict
 
 _HOMES = {
@@ -72,6 +73,7 @@ _HOMES = {
     "corank.targets": ("Target",),
     "corank.tasks": ("Metric", "Task", "classification"),
     "corank.training": ("Checkpoint",),
+    "corank.tuning": ("Space", "tune"),
     "corank.verdicts": ("Verdict",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -102,6 +104,7 @@ __all__ = [
     "Plan",
     "Ranks",
     "Result",
+    "Space",
     "Spectrum",
     "Target",
     "Task",
@@ -127,6 +130,7 @@ __all__ = [
     "save_force",
     "sensitivity",
     "spectrum",
+    "tune",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -10,23 +11,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
+import corank
 from corank import cli
+from corank.benchmarks import comparison, timing
+from corank.exporting import export
 from corank.pilot import digits
 from tests.cli import own
-from tests.cli.running import corank
+from tests.cli.running import corank as run
 from tests.cli.test_bad_input import GOOD, OWN
 from tests.pilot.sample import make_result
 
-__all__ = ["corank"]  # a fixture
+__all__ = ["run"]  # a fixture
 pytest.importorskip("matplotlib", reason="the report comes with the extra `report`")
 CORANK = str(Path(sys.executable).with_name("corank"))
-PREPARED = {  # what stands in the folder where a verb's example is run; the others are run in their own tests
-    "pilot": lambda folder: None,
-    "report": lambda folder: _write(folder / "demo" / "pilot.json", json.dumps(make_result(seeds=(0,)))),
-}
+NETWORK = """
+import torch
+from torch import nn
+
+
+def make():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 3, padding=1, stride=2), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)).eval()
+"""
 
 
 def _write(path, text):
@@ -40,25 +52,86 @@ def _example(verb):
     return re.search(r"Example: corank (.*)", command.callback.__doc__)[1]
 
 
-def test_every_verb_has_an_example():
-    for command in cli.app.registered_commands:
-        name = command.callback.__name__
-        assert _example(name).startswith(f"{name} "), name
+def _prepare_report(folder):
+    _write(folder / "demo" / "pilot.json", json.dumps(make_result(seeds=(0,))))
 
 
-@pytest.mark.parametrize("verb", PREPARED)
-def test_the_example_of_a_verb_runs(corank, tmp_path, monkeypatch, verb):
-    PREPARED[verb](tmp_path)
+def _prepare_headroom(folder):
+    pytest.importorskip("openvino", reason="the example is for OpenVINO, an extra")
+    export(mynet().make(), torch.zeros(1, 3, 16, 16), folder / "model.onnx", dynamic_batch=False)
+
+
+def _prepare_plan(folder):
+    """Write a table in which every split takes less than half of its layer's time."""
+    network, example = mynet().make(), torch.zeros(1, 3, 32, 32)
+    _write(
+        folder / "table.json",
+        corank.latency_table(network, example, backend="torch", progress=False).to_json(),
+    )
+
+
+def _prepare_apply(folder):
+    _write(folder / "mine.py", NETWORK.replace("make", "make_model"))
+    network = mynet().make()
+    made = corank.plan(network, corank.Budget(macs=0.5), example=torch.zeros(1, 3, 16, 16))
+    _write(folder / "plan.json", made.to_json())
+    save_file(network.state_dict(), folder / "model.safetensors")
+
+
+def mynet():
+    return importlib.import_module("mynet")
+
+
+EXAMPLES = {  # what stands in the folder where a verb's example is run, and what is there afterwards
+    "pilot": (lambda folder: None, "demo/report.html"),
+    "report": (_prepare_report, "demo/report.html"),
+    "tune": (lambda folder: None, "tuned/tune.json"),
+    "table": (lambda folder: None, "table.json"),
+    "headroom": (_prepare_headroom, "model.onnx"),
+    "plan": (_prepare_plan, "plan.json"),
+    "compress": (lambda folder: None, "small.safetensors"),
+    "apply": (_prepare_apply, "small.safetensors"),
+}
+
+
+def test_every_verb_has_an_example_that_is_run_here():
+    assert {command.callback.__name__ for command in cli.app.registered_commands} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_the_example_of_a_verb_runs(run, tmp_path, monkeypatch, verb):
+    prepare, made = EXAMPLES[verb]
+    _write(tmp_path / "mynet.py", NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where the times are kept
+    for name in ("mynet", "mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    if verb not in ("pilot", "report", "tune"):
+        pytest.importorskip("onnxscript", reason="files for ONNX Runtime come with the extra `onnx`")
+        # everything runs once, and what comes first, the dense layer or network, takes longest
+        for module in (timing, comparison):
+            monkeypatch.setattr(module, "time_interleaved", _first_is_slowest)
     # the same command, with a network that takes a second instead of minutes
     monkeypatch.setattr(digits, "vgg", _small_vgg)
-    code, _, err = corank(*shlex.split(_example(verb)))
+    prepare(tmp_path)
+    code, out, err = run(*shlex.split(_example(verb)))
     assert code == 0, err
-    assert (tmp_path / "demo" / "report.html").exists()
+    assert (tmp_path / made).exists()
+    if verb == "headroom":
+        assert "worth it" in out
+    for name in ("mynet", "mine"):
+        sys.modules.pop(name, None)
+
+
+def _first_is_slowest(runners, rounds, **_):
+    for one in runners.values():
+        one()
+    return {name: np.full(rounds, 4e-4 if at else 1e-3) for at, name in enumerate(runners)}
 
 
 @pytest.mark.slow
-def test_the_example_of_the_pilot_runs_as_it_stands(corank, tmp_path):
-    code, out, err = corank(*shlex.split(_example("pilot")))
+def test_the_example_of_the_pilot_runs_as_it_stands(run, tmp_path):
+    code, out, err = run(*shlex.split(_example("pilot")))
     assert code == 0, err
     assert "| Force + low rank" in out
 
@@ -72,7 +145,7 @@ def _small_vgg():
     return model
 
 
-def test_own_network_weights_and_recipe(corank, tmp_path):
+def test_own_network_weights_and_recipe(run, tmp_path):
     save_file(own.net().state_dict(), tmp_path / "a.safetensors")
     recipe = [
         f'data = "{OWN}:TASK"',
@@ -90,7 +163,7 @@ def test_own_network_weights_and_recipe(corank, tmp_path):
     ]
     _write(tmp_path / "recipe.toml", "\n".join(recipe))
     words = ["pilot", "--out", "out", "--recipe", "recipe.toml", "--epochs", "2", "--json", "-q"]
-    code, out, err = corank(*words)
+    code, out, err = run(*words)
     assert (code, err) == (0, "")
     result = json.loads(out)
     assert [arm["name"] for arm in result["arms"]] == ["dense", "lowrank", "force_plan"]
@@ -98,18 +171,18 @@ def test_own_network_weights_and_recipe(corank, tmp_path):
     assert result["protocol"]["seeds"] == [3]
     assert result["identity"]["keep"] == ["6"]
     assert result == json.loads((tmp_path / "out" / "pilot.json").read_text())
-    code, out, err = corank(*words)  # done already: shown again, not run again
+    code, out, err = run(*words)  # done already: shown again, not run again
     assert json.loads(out) == result
-    code, _, err = corank(*words, "--strength", "0.1")
+    code, _, err = run(*words, "--strength", "0.1")
     assert code == 2
     assert "strength is 0.2 there and 0.1 here" in err
 
 
-def test_a_finished_trial_is_replaced_when_asked(corank, tmp_path):
-    code, _, err = corank("pilot", *GOOD, "--arms", "dense,lowrank")
+def test_a_finished_trial_is_replaced_when_asked(run, tmp_path):
+    code, _, err = run("pilot", *GOOD, "--arms", "dense,lowrank")
     assert code == 0, err
     first = json.loads((tmp_path / "out" / "pilot.json").read_text())
-    code, _, err = corank("pilot", *GOOD, "--arms", "dense,lowrank", "--kind", "l1", "--again")
+    code, _, err = run("pilot", *GOOD, "--arms", "dense,lowrank", "--kind", "l1", "--again")
     assert code == 0, err
     second = json.loads((tmp_path / "out" / "pilot.json").read_text())
     assert (first["protocol"]["force"]["kind"], second["protocol"]["force"]["kind"]) == ("l2", "l1")

@@ -14,6 +14,7 @@ from corank.cli.pilot import pilot
 from corank.cli.plan import plan
 from corank.cli.report import report
 from corank.cli.table import table
+from corank.cli.tune import tune
 from corank.errors import CorankError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command()(plan)
 app.command()(compress)
 app.command()(apply)
 app.command()(pilot)
+app.command()(tune)
 app.command()(report)
 
 

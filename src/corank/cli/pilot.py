@@ -90,7 +90,9 @@ def pilot(
     )
     options = make_options(both.options, trained="weights" in both.problem)
     command = shlex.join(["corank", *sys.argv[1:]])
-    result = run_trial(_problem(both.problem), out, options, command=command, progress=not quiet, again=again)
+    result = run_trial(
+        find_problem(both.problem), out, options, command=command, progress=not quiet, again=again
+    )
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:
@@ -100,7 +102,8 @@ def pilot(
         typer.echo(f"\nThe report: {out / 'report.html'}")
 
 
-def _problem(settings: dict[str, Any]) -> Problem:
+def find_problem(settings: dict[str, Any]) -> Problem:
+    """Make the problem that a command line or a recipe names."""
     from corank.cli.models import find_object, make_factory
     from corank.data import is_built_in
     from corank.pilot.problems import make_problem

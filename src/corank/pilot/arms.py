@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from corank.calibration import Moments, calibrate
 from corank.decomposition import decompose
 from corank.inputs import Forward, run_batch
 from corank.latency import LatencyTable
-from corank.layers import filter_layers
+from corank.layers import copy_network, filter_layers
 from corank.methods import fold
 from corank.methods.projection import reconstruction_error
 from corank.pilot.arm import Arm
@@ -30,6 +30,7 @@ from corank.recovery import Checkpoint, Epoch, default_optimizer, finetune, reca
 from corank.regularizer import ForceRegularizer
 from corank.replay import set_seed, undisturbed
 from corank.rules import Accuracy, Rule
+from corank.schedules import Ramp
 from corank.spectra import Spectrum, spectrum
 from corank.tasks import Loader, Task, cross_entropy
 
@@ -47,6 +48,7 @@ class Trainer:
     folder: Path  # of this seed, for checkpoints and finished arms
     table: LatencyTable | None = None
     progress: bool = True
+    watch: Callable[[Arm], None] | None = None  # called after each epoch; what it raises ends the arm
 
     def make_start(self) -> Arm:
         """Return the network that every arm starts from: with trained weights, or trained here."""
@@ -64,7 +66,7 @@ class Trainer:
             done.model.eval()
             return done
         task = self.problem.make_task(self.seed)  # a fresh one, so that all arms see the data in one order
-        arm = Arm(name, copy.deepcopy(start.model), Spectrum(()), history=list(start.history))
+        arm = Arm(name, copy_network(start.model), Spectrum(()), history=list(start.history))
         arm.seconds = start.seconds
         force = self._force(arm, task, kind.toward) if kind.force else None
         self._train(arm, task, "before_cut", self.options.learning_rate_before, folder, force)
@@ -100,6 +102,8 @@ class Trainer:
             arm.history.append(
                 {"epoch": offset + epoch.number, "phase": phase, "loss": epoch.loss, "dev_accuracy": accuracy}
             )
+            if self.watch is not None:
+                self.watch(arm)
 
         finetune(
             arm.model,
@@ -122,7 +126,7 @@ class Trainer:
         if toward:
             with undisturbed(task.train):
                 wanted = self._plan(arm.model, task, self._calibrate(arm.model, task, self._samples()))
-        return make_force(arm.model, self.options, wanted)
+        return make_force(arm.model, self.options, wanted, self.options.before_cut * steps_of(task.train))
 
     def _samples(self) -> Loader:
         # Training data in an order of their own: drawing them must not shift the arm's order.
@@ -175,10 +179,25 @@ class Trainer:
         return arm
 
 
-def make_force(model: nn.Module, options: TrialOptions, toward: Plan | None = None) -> ForceRegularizer:
-    """Make the force of a trial: on convolutions, or on linear layers where there are none."""
+def make_force(
+    model: nn.Module, options: TrialOptions, toward: Plan | None = None, steps: int = 1
+) -> ForceRegularizer:
+    """Make the force of a trial: on convolutions, or on linear layers where there are none.
+
+    Args:
+        model: what is forced.
+        options: which force, how strong, on what.
+        toward: the plan whose ranks it stops at.
+        steps: before the cut, over the last of which it cools down.
+    """
+    cooldown = round(options.cooldown * steps)
     return ForceRegularizer(
-        model, options.strength, kind=options.kind, types=force_types(model), toward=toward
+        model,
+        Ramp(options.strength, steps, cooldown=cooldown) if cooldown else options.strength,
+        kind=options.kind,
+        types=force_types(model),
+        include=None if options.force_layers == ("*",) else options.force_layers,
+        toward=toward,
     )
 
 

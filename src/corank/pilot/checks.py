@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from corank.engines import import_onnxruntime, import_openvino
 from corank.errors import CorankError
 from corank.extras import import_extra
 from corank.inputs import call, tensors
-from corank.layers import match_names, named_weighted
+from corank.layers import copy_network, match_names, named_weighted
 from corank.mishaps import is_out_of_memory, memory_advice
 from corank.pilot.arms import first_rules, make_force
 from corank.pilot.options import ARMS, TrialOptions
@@ -96,7 +95,7 @@ def _check_example(model: nn.Module, task: Task) -> int | None:
 
 def _check_batch(model: nn.Module, task: Task) -> None:
     batch = next(iter(task.train))
-    trial = copy.deepcopy(model).train()
+    trial = copy_network(model).train()
     try:
         loss = _guard("loss", "it failed on the first batch", lambda: task.loss(trial, batch))
     except CorankError as error:

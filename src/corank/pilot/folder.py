@@ -37,7 +37,7 @@ def trial_folder(out: Path, identity: Mapping[str, Any], *, again: bool = False)
     except OSError as error:
         raise FileError(f"{out}: cannot be made ({error.strerror}). Choose another folder.") from error
     try:
-        with _locked(out):
+        with locked(out):
             _require_same(out, identity, again)
             work = out / WORK
             if not (work / "trial.json").exists():
@@ -61,7 +61,11 @@ def close_work(work: Path) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
+    """Hold a folder for this process until it ends, however it ends.
+
+    Raises: FileError, when another process holds it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows

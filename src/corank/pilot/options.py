@@ -35,7 +35,8 @@ class TrialOptions:
 
     Every arm trains `shared + before_cut + after_cut` epochs; the first part is one training that all arms
     start from, and is left out where a problem brings trained weights. Learning rates fall along a cosine
-    inside each part, the same for every arm.
+    inside each part, the same for every arm. The force fades away over the share `cooldown` of the steps
+    before the cut, and acts on the layers that a pattern of `force_layers` matches.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -48,6 +49,8 @@ class TrialOptions:
     weight_decay: float = 5e-4
     kind: Kind = "l2"
     strength: float = 0.2
+    cooldown: float = 0.0
+    force_layers: tuple[str, ...] = ("*",)
     target: CutTarget = CutTarget()  # noqa: RUF009  # frozen
     multiple: int = 8
     calibration_batches: int = 16
@@ -68,6 +71,10 @@ class TrialOptions:
         if not 0 <= self.weight_decay < 1:
             raise CorankError(f"weight_decay: allowed is a number in [0, 1), got {self.weight_decay}.")
         require_strength(self.strength, "strength")
+        if not 0 <= self.cooldown <= 1:
+            raise CorankError(f"cooldown: allowed is a share in [0, 1], got {self.cooldown}.")
+        if not self.force_layers:
+            raise CorankError('force_layers: name at least one pattern; "*" is all layers.')
         if self.threads is not None:
             _require_whole("threads", self.threads, 1, "threads")
         if self.rounds < 4 or self.rounds % 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from itertools import cycle, islice
 
@@ -10,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from corank.benchmarks import speedup
+from corank.layers import copy_network
 from corank.pilot.arms import make_force
 from corank.pilot.options import TrialOptions
 from corank.pilot.statistics import Interval
@@ -25,7 +25,7 @@ def force_overhead(
     Steps with and without alternate on copies of the model, after a pair of warm-up, so that a slow moment
     of the machine falls on both: the median ratio of neighbours, minus 1.
     """
-    plain, forced = copy.deepcopy(model).train(), copy.deepcopy(model).train()
+    plain, forced = copy_network(model).train(), copy_network(model).train()
     optimizers = [default_optimizer(plain, 1e-3), default_optimizer(forced, 1e-3)]
     force = make_force(forced, options)
     force.attach(optimizers[1])

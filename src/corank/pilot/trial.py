@@ -19,7 +19,6 @@ from torch import Tensor
 from corank import store
 from corank._version import __version__
 from corank.benchmarks import BenchResult, bench
-from corank.benchmarks.table import latency_table
 from corank.errors import FileError
 from corank.files import write_text
 from corank.inputs import first_tensor
@@ -30,6 +29,7 @@ from corank.pilot.arms import Trainer, first_rules
 from corank.pilot.checks import check_problem
 from corank.pilot.folder import close_work, finished, trial_folder
 from corank.pilot.headline import findings, headline
+from corank.pilot.identity import identity_of
 from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.overhead import force_overhead
 from corank.pilot.page import write_report
@@ -37,6 +37,7 @@ from corank.pilot.problem import Problem
 from corank.pilot.proof import what_it_proves
 from corank.pilot.record import record_arm
 from corank.pilot.scores import is_share, measure
+from corank.pilot.times import measure_times
 from corank.planning import plan
 from corank.replay import set_seed
 from corank.state_files import read_state, write_state
@@ -77,7 +78,7 @@ def run_trial(
     """
     if problem.make_start is not None:
         options = replace(options, shared=0)
-    identity = _identity(problem, options)
+    identity = identity_of(problem, options.to_dict())
     if not again and (result := finished(out, identity)) is not None:
         logger.info("%s: this trial is done already; --again runs it anew", out)
         return result
@@ -92,21 +93,6 @@ def run_trial(
         result = _write_all(out, work, problem, options, runs, {"command": command, "identity": identity})
         close_work(work)
     return result
-
-
-def _identity(problem: Problem, options: TrialOptions) -> dict[str, Any]:
-    """Say what makes a trial this one: whatever would change its networks."""
-    found = {
-        "corank": __version__,
-        "torch": str(torch.__version__),
-        "training_threads": torch.get_num_threads(),
-        "data": problem.data,
-        "model": problem.model,
-        "weights": problem.weights,
-        "keep": list(problem.keep),
-        **options.to_dict(),
-    }
-    return json.loads(json.dumps(found))  # type: ignore[no-any-return]  # as it comes back from a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +111,18 @@ def _measure_table(
     """Time the splits where the target is about time, once for all arms, and check that it can be reached."""
     if not options.target.timed:
         return None
-    path, task = work / "table.json", problem.make_task(options.seeds[0])
+    table = measure_times(
+        problem,
+        work,
+        backend=options.target.backend,
+        time_budget=options.target.time_budget,
+        threads=options.threads,
+        seed=options.seeds[0],
+        progress=progress,
+    )
     model = (problem.make_start or problem.make_model)().eval()
-    if path.exists():
-        table = LatencyTable.from_json(path.read_text(encoding="utf-8"))
-    else:
-        table = latency_table(
-            model,
-            task.example,
-            backend=options.target.backend,
-            threads=options.threads,
-            time_budget=options.target.time_budget,
-            cache=work / "times",
-            exclude=problem.keep,
-            progress=progress,
-        )
-        write_text(path, table.to_json())
-    plan(model, first_rules(options.target.rules), example=task.example, table=table, exclude=problem.keep)
+    example = problem.make_task(options.seeds[0]).example
+    plan(model, first_rules(options.target.rules), example=example, table=table, exclude=problem.keep)
     return table
 
 

@@ -1,0 +1,87 @@
+"""`corank tune`: a search for the settings of a trial, for accuracy and cost at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def tune(
+    out: Annotated[Path, typer.Option(help="Folder for tune.json, pictures, recipes and checkpoints.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", "--task", help="digits, mnist:DIR, cifar10:DIR, folder:DIR, or package.module:task."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Your network: package.module:factory.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained weights, safetensors: all trials start there.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Settings that are not searched, in TOML.")] = None,
+    space: Annotated[Path | None, typer.Option(help="What is searched, in TOML; see corank.Space.")] = None,
+    trials: Annotated[int, typer.Option(help="Of the whole study, by all workers.")] = 30,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
+    cost: Annotated[str | None, typer.Option(help="The second aim: macs, params, bytes or latency.")] = None,
+    backend: Annotated[str | None, typer.Option(help="The engine of the latency.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Layer never to cut; may be repeated.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="An Optuna storage URL, for workers on many machines.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Search force, strength, schedule, layers, learning rates and depth, for accuracy and cost at once.
+
+    The same command goes on with a search that was interrupted, and is one more worker where one is running.
+    Each trial of the front gets a recipe for `corank pilot --recipe`.
+
+    Example: corank tune --out tuned --trials 4 --epochs 3
+    """
+    from corank.cli.pilot import find_problem
+    from corank.cli.recipes import Recipe, make_options, merge, read_recipe
+    from corank.tuning import Space
+    from corank.tuning import tune as search
+
+    if quiet:
+        logging.getLogger().setLevel(logging.WARNING)
+    both = merge(
+        Recipe({}, {}) if recipe is None else read_recipe(recipe),
+        {
+            "data": data,
+            "model": model,
+            "weights": None if weights is None else str(weights),
+            "keep": tuple(keep) if keep else None,
+        },
+        {"epochs": epochs},
+    )
+    wanted = Space() if space is None else Space.read(space)
+    changes: dict[str, Any] = {"cost": cost, "backend": backend}
+    wanted = replace(wanted, **{key: value for key, value in changes.items() if value is not None})
+    result = search(
+        find_problem(both.problem),
+        out,
+        make_options(both.options, trained="weights" in both.problem),
+        wanted,
+        trials=trials,
+        storage=storage,
+        progress=not quiet,
+    )
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+        return
+    typer.echo(f"dense after the same epochs: {result['dense']:.4f} on dev")
+    for row in sorted(
+        (one for one in result["trials"] if one["number"] in result["front"]), key=lambda one: one["cost"]
+    ):
+        settings = ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in row["settings"].items()
+        )
+        typer.echo(f"{row['score']:.4f} at {row['cost']:.2f} of the {result['cost']}: {settings}")
+    typer.echo(f"{out / 'tune.json'}, front.svg, mattered.svg; recipes of the front in {out / 'recipes'}")

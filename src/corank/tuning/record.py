@@ -1,0 +1,132 @@
+"""What a search found: tune.json, the front and what mattered as pictures, a recipe for each of the front."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from corank.extras import import_extra
+from corank.files import replacing, write_text
+from corank.pilot.options import TrialOptions
+from corank.tuning.space import Space, options_at, recipe
+
+SCHEMA = 1
+_HEAD = "# corank pilot --recipe this file, with --data, --model and --weights as in the search\n"
+_ENOUGH = 4  # finished trials before a setting can be said to matter
+
+
+def write_result(
+    out: Path,
+    study: Any,
+    identity: Mapping[str, Any],
+    space: Space,
+    options: TrialOptions,
+    dense: float,
+    optuna: ModuleType,
+) -> dict[str, Any]:
+    """Write everything down and return what `tune.json` holds.
+
+    Args:
+        out: the folder.
+        study: Optuna's, with its trials.
+        identity: of the search.
+        space, options: what was searched.
+        dense: what a dense network reached on dev in the same epochs; like all scores, higher is better.
+        optuna: the package.
+    """
+    front = sorted(one.number for one in study.best_trials)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "identity": dict(identity),
+        "cost": space.cost,
+        "dense": dense,
+        "trials": [_row(one) for one in study.get_trials(deepcopy=False)],
+        "front": front,
+        "mattered": _mattered(study, optuna),
+    }
+    for number in front:
+        found = options_at(study.trials[number].params, space, options)
+        write_text(out / "recipes" / f"{number}.toml", _HEAD + recipe(found))
+    write_text(out / "tune.json", json.dumps(result, indent=1))
+    draw_front(result, out / "front.svg")
+    draw_mattered(result, out / "mattered.svg")
+    return result
+
+
+def _row(trial: Any) -> dict[str, Any]:
+    values = trial.values or [None, None]
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "settings": dict(trial.params),
+        "score": values[0],
+        "cost": values[1] if values[1] is not None else trial.user_attrs.get("cost"),
+        "scores": trial.user_attrs.get("scores", []),
+        "failed": trial.user_attrs.get("failed"),
+    }
+
+
+def _mattered(study: Any, optuna: ModuleType) -> dict[str, dict[str, float]]:
+    """Return for score and cost which share of what tells good trials from others lies in each setting."""
+    complete = [one for one in study.trials if one.state.name == "COMPLETE"]
+    if len(complete) < _ENOUGH:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    # the evaluator looks for low values
+    for name, target in (("score", lambda one: -one.values[0]), ("cost", lambda one: one.values[1])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shares = optuna.importance.get_param_importances(
+                study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), target=target
+            )
+        found[name] = {key: float(share) for key, share in shares.items()}
+    return found
+
+
+def draw_front(result: Mapping[str, Any], path: Path) -> None:
+    """Draw every finished trial, score against cost, and the front among them."""
+    complete = [one for one in result["trials"] if one["state"] == "complete"]
+    best = sorted((one for one in complete if one["number"] in result["front"]), key=lambda one: one["cost"])
+
+    def paint(axes: Any) -> None:
+        for forced, label, marker in ((False, "without force", "o"), (True, "with force", "^")):
+            some = [one for one in complete if (one["settings"]["kind"] != "none") == forced]
+            axes.plot([x["cost"] for x in some], [x["score"] for x in some], marker, label=label, alpha=0.6)
+        axes.plot([x["cost"] for x in best], [x["score"] for x in best], "-", label="front", color="black")
+        axes.axhline(result["dense"], linestyle=":", color="grey", label="dense, same epochs")
+        axes.set_xlabel(f"{result['cost']}, share of dense")
+        axes.set_ylabel("dev, higher is better")
+        axes.legend()
+
+    _draw(path, paint)
+
+
+def draw_mattered(result: Mapping[str, Any], path: Path) -> None:
+    """Draw which settings mattered, for score and cost."""
+    found = result["mattered"]
+    names: Sequence[str] = sorted({name for shares in found.values() for name in shares})
+
+    def paint(axes: Any) -> None:
+        for at, (aim, shares) in enumerate(found.items()):
+            places = [row + 0.4 * at for row in range(len(names))]
+            axes.barh(places, [shares.get(name, 0.0) for name in names], height=0.4, label=aim)
+        axes.set_yticks([row + 0.2 for row in range(len(names))], names)
+        axes.set_xlabel("share of what tells good trials from others")
+        if names:
+            axes.legend()
+
+    _draw(path, paint)
+
+
+def _draw(path: Path, paint: Any) -> None:
+    import_extra("matplotlib", "report")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    paint(figure.add_subplot())
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -1,0 +1,273 @@
+"""The search: trials are drawn, trained to the end or given up, and kept in a database."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from corank.errors import CorankError, FileError
+from corank.extras import import_extra
+from corank.files import write_text
+from corank.latency import LatencyTable
+from corank.pilot.arm import Arm
+from corank.pilot.arms import Trainer
+from corank.pilot.checks import check_problem
+from corank.pilot.folder import differences, locked
+from corank.pilot.identity import identity_of
+from corank.pilot.options import TrialOptions
+from corank.pilot.problem import Problem
+from corank.pilot.scores import measure
+from corank.pilot.times import measure_times
+from corank.replay import set_seed
+from corank.tuning.pruning import Course, is_hopeless
+from corank.tuning.record import write_result
+from corank.tuning.space import Space, defaults, draw, options_at
+
+logger = logging.getLogger(__name__)
+
+STUDY = "corank"
+_SEEDS = 100_000  # between the samplers of two seeds
+_WAIT = 2.0  # seconds
+_GRACE = 10.0  # seconds that a worker has to make its trial's folder
+
+
+class _HopelessError(Exception):
+    """A trial is not worth finishing."""
+
+
+def tune(
+    problem: Problem,
+    out: Path,
+    options: TrialOptions | None = None,
+    space: Space | None = None,
+    *,
+    trials: int = 30,
+    storage: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Search the settings of a trial for accuracy on dev and for the cost that is left, both at once.
+
+    Every trial trains one arm of a pilot, cut and recovered, from the same start and with the same epochs;
+    final is not touched. One that enough cheaper trials were ahead of at the same epoch is given up. The
+    first trials are the fixed settings without and with a force, so the search never ends below them.
+
+    The study is kept in a database. The same call goes on with one that was killed: a trial that was under
+    way goes on from its checkpoint. Several workers are the same call, started in the same folder, or on
+    other machines with the same storage. A dense network trained as long as the trials is the reference.
+
+    Args:
+        problem: the task and the network.
+        out: a folder for checkpoints, `tune.json`, pictures and recipes; made if absent.
+        options: epochs, seed and all that is not searched.
+        space: what is searched.
+        trials: of the whole study, by all workers, given up or not.
+        storage: an Optuna storage URL; SQLite in the folder by default.
+        progress: show bars on a terminal, log lines elsewhere.
+    Returns: what `tune.json` holds: all trials, the front, and which settings mattered.
+    Raises: CorankError, before any work for what can be known then; ExtraError, without Optuna; FileError,
+        for a folder that holds another search.
+    """
+    options, space = options or TrialOptions(), space or Space()
+    optuna = import_extra("optuna", "tune")
+    if trials < 1:
+        raise CorankError(f"trials: allowed is a whole number from 1, got {trials}.")
+    if problem.make_start is not None:
+        options = replace(options, shared=0)
+    for point in defaults(space, options):
+        # nothing is timed here but the table, so the engines of the pilot need not be there
+        check_problem(problem, replace(options_at(point, space, options), backends=("torch",)))
+    identity = identity_of(problem, {"options": options.to_dict(), "space": space.to_dict()})
+    _open_folder(out, identity)
+    table = None
+    if space.timed:
+        table = measure_times(
+            problem,
+            out / "work",
+            backend=space.backend,
+            time_budget=space.time_budget,
+            threads=options.threads,
+            seed=options.seeds[0],
+            progress=progress,
+        )
+    with _quiet(optuna):
+        study = optuna.create_study(
+            study_name=STUDY,
+            storage=storage or f"sqlite:///{(out / 'tune.db').resolve()}",
+            directions=["maximize", "minimize"],
+            load_if_exists=True,
+        )
+        if not study.trials:
+            for point in defaults(space, options):
+                study.enqueue_trial(point, skip_if_exists=True)
+        sign = _sign(problem, options)
+        search = _Search(problem, out, options, space, table, optuna, study, storage is None, sign, progress)
+        search.run(trials)
+        return write_result(out, study, identity, space, options, search.reference(), optuna)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    problem: Problem
+    out: Path
+    options: TrialOptions
+    space: Space
+    table: LatencyTable | None
+    optuna: ModuleType
+    study: Any
+    local: bool  # whether the database is in the folder, so that every worker is
+    sign: float  # of the deciding metric, so that higher is better
+    progress: bool
+
+    def run(self, trials: int) -> None:
+        """Run trials until the study has as many as wanted."""
+        while (trial := self._next(trials)) is not None:
+            folder = self.out / "work" / f"trial{trial.number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            with _held(folder):
+                self._run(trial, folder)
+
+    def _next(self, trials: int) -> Any:
+        """Return a trial that a dead worker left in this folder, or a new one; None when there are enough."""
+        running = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.RUNNING,))
+        for one in running:
+            folder = self.out / "work" / f"trial{one.number}"
+            if _is_free(folder) if folder.exists() else self._is_lost(one):
+                logger.info("trial %d goes on", one.number)
+                return self.optuna.trial.Trial(self.study, one._trial_id)
+        waiting = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.WAITING,))
+        number = len(self.study.trials) - len(waiting)
+        if number >= trials:
+            return None
+        # seeded by the trial's number, so that a search that was killed draws what it would have drawn
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=self.options.seeds[0] * _SEEDS + number)
+        return self.study.ask()
+
+    def _is_lost(self, trial: Any) -> bool:
+        """Say whether a worker died before it made a folder; on another machine folders are elsewhere."""
+        started: datetime = trial.datetime_start
+        return self.local and datetime.now() - started > timedelta(seconds=_GRACE)
+
+    def _run(self, trial: Any, folder: Path) -> None:
+        state = self.optuna.trial.TrialState
+        chosen = options_at(draw(self.space, trial), self.space, self.options)
+        name = chosen.arms[1]
+
+        def watch(arm: Arm) -> None:
+            course = self._course(arm)
+            if course is not None:
+                trial.set_user_attr("scores", list(course.scores))
+                trial.set_user_attr("cost", course.cost)
+                if is_hopeless(course, self._finished()):
+                    raise _HopelessError
+
+        trainer = self._trainer(chosen, folder, watch)
+        try:
+            arm = trainer.make_arm(name, self._start())
+        except _HopelessError:
+            logger.info("trial %d is given up: cheaper ones were ahead", trial.number)
+            self.study.tell(trial, state=state.PRUNED, skip_if_finished=True)
+        except CorankError as error:
+            # a plan that cannot be made, or a loss that is not finite, is a result of these settings
+            logger.info("trial %d failed: %s", trial.number, error)
+            trial.set_user_attr("failed", str(error)[:500])
+            self.study.tell(trial, state=state.FAIL, skip_if_finished=True)
+        else:
+            course = self._course(arm)
+            assert course is not None  # it was cut
+            trial.set_user_attr("scores", list(course.scores))
+            trial.set_user_attr("cost", course.cost)
+            self.study.tell(trial, [course.scores[-1], course.cost], skip_if_finished=True)
+
+    def reference(self) -> float:
+        """Return what a dense network reaches on dev after the same epochs, trained once."""
+        folder = self.out / "work" / "dense"
+        folder.mkdir(parents=True, exist_ok=True)
+        with _held(folder):
+            arm = self._trainer(self.options, folder, None).make_arm("dense", self._start())
+        return self.sign * float(arm.history[-1]["dev_accuracy"])
+
+    def _start(self) -> Arm:
+        folder = self.out / "work" / "start"
+        folder.mkdir(parents=True, exist_ok=True)
+        set_seed(self.options.seeds[0])
+        with _held(folder):
+            return self._trainer(self.options, folder, None).make_start()
+
+    def _trainer(self, options: TrialOptions, folder: Path, watch: Any) -> Trainer:
+        return Trainer(self.problem, self.options.seeds[0], options, folder, self.table, self.progress, watch)
+
+    def _course(self, arm: Arm) -> Course | None:
+        if arm.plan is None:
+            return None
+        recovered = [one for one in arm.history if one["phase"] == "after_cut"]
+        return Course([self.sign * float(one["dev_accuracy"]) for one in recovered], self._cost(arm))
+
+    def _cost(self, arm: Arm) -> float:
+        made = arm.plan
+        assert made is not None  # asked by the caller
+        if self.space.timed:
+            assert made.ms_before is not None
+            assert made.ms_after is not None  # planned from a table
+            return made.ms_after / made.ms_before
+        return float(getattr(made.after, self.space.cost)) / float(getattr(made.before, self.space.cost))
+
+    def _finished(self) -> list[Course]:
+        complete = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.COMPLETE,))
+        return [Course(one.user_attrs["scores"], one.user_attrs["cost"]) for one in complete]
+
+
+def _open_folder(out: Path, identity: dict[str, Any]) -> None:
+    path = out / "work" / "search.json"
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there != identity:
+            raise FileError(
+                f"{out}: holds another search: {differences(there, identity)}. Choose another folder, or "
+                "delete this one."
+            )
+        return
+    if (out / "tune.db").exists():
+        raise FileError(f"{out}: holds a tune.db without work/search.json. Choose another folder.")
+    write_text(path, json.dumps(identity, indent=1))
+
+
+def _sign(problem: Problem, options: TrialOptions) -> float:
+    task = problem.make_task(options.seeds[0])
+    model = (problem.make_start or problem.make_model)().eval()
+    return 1.0 if next(iter(measure(model, task, "dev").values())).higher_is_better else -1.0
+
+
+def _is_free(folder: Path) -> bool:
+    try:
+        with locked(folder):
+            return True
+    except FileError:
+        return False
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; wait for another worker that is at work in it."""
+    while not _is_free(folder):
+        time.sleep(_WAIT)
+    with locked(folder):
+        yield
+
+
+@contextmanager
+def _quiet(optuna: ModuleType) -> Iterator[None]:
+    """Keep Optuna's own log lines out: a search says itself how far it is."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from corank.cost import Cost
+from corank.errors import CorankError, ExtraError, FileError
+from corank.pilot.arm import Arm
+from corank.pilot.arms import Trainer
+from corank.pilot.folder import locked
+from corank.pilot.options import TrialOptions
+from corank.pilot.problems import make_problem
+from corank.spectra import Spectrum
+from corank.tuning import Space, search, tune
+from tests.cli import own
+
+pytest.importorskip("optuna", reason="the search comes with the extra `tune`")
+pytest.importorskip("matplotlib", reason="the pictures come with the extra `report`")
+OPTIONS = TrialOptions(shared=1, before_cut=1, after_cut=2, multiple=1, backends=("torch",))
+SPACE = Space(kinds=("none", "l2"), cut=(0.5, 0.95))
+
+
+@pytest.fixture
+def problem():
+    return make_problem("own", "net", own.net, task=own.seeded, keep=("6",))
+
+
+def rows(result):
+    return [{key: one[key] for key in ("settings", "state", "scores", "cost")} for one in result["trials"]]
+
+
+def test_a_search_ends_with_a_front_recipes_and_pictures(problem, tmp_path):
+    result = tune(problem, tmp_path, OPTIONS, SPACE, trials=4, progress=False)
+    assert result == json.loads((tmp_path / "tune.json").read_text())
+    assert [one["settings"]["kind"] for one in result["trials"][:2]] == ["none", "l2"]
+    complete = [one for one in result["trials"] if one["state"] == "complete"]
+    for one in complete:
+        assert len(one["scores"]) == 2
+        assert one["score"] == one["scores"][-1]
+        assert 0 < one["cost"] <= one["settings"]["cut"]
+    for number in result["front"]:
+        mine = result["trials"][number]
+        assert not any(
+            one["score"] >= mine["score"]
+            and one["cost"] <= mine["cost"]
+            and (one["score"], one["cost"]) != (mine["score"], mine["cost"])
+            for one in complete
+        )
+        assert (tmp_path / "recipes" / f"{number}.toml").exists()
+    assert 0 <= result["dense"] <= 1
+    for picture in ("front.svg", "mattered.svg"):
+        assert "<svg" in (tmp_path / picture).read_text()
+
+
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(problem, tmp_path, monkeypatch):
+    whole = tune(problem, tmp_path / "whole", OPTIONS, SPACE, trials=4, progress=False)
+    make_arm = Trainer.make_arm
+    arms = []
+
+    def dying(self, name, start):
+        arms.append(name)
+        if len(arms) == 3:
+            object.__setattr__(self, "watch", _die)
+        return make_arm(self, name, start)
+
+    monkeypatch.setattr(Trainer, "make_arm", dying)
+    with pytest.raises(KeyboardInterrupt):
+        tune(problem, tmp_path / "killed", OPTIONS, SPACE, trials=4, progress=False)
+    assert not (tmp_path / "killed" / "tune.json").exists()
+    again = tune(problem, tmp_path / "killed", OPTIONS, SPACE, trials=4, progress=False)
+    assert rows(again) == rows(whole)
+    assert again["dense"] == whole["dense"]
+    more = tune(problem, tmp_path / "killed", OPTIONS, SPACE, trials=5, progress=False)
+    assert rows(more)[:4] == rows(whole)
+    assert len(more["trials"]) == 5
+
+
+def _die(arm):
+    raise KeyboardInterrupt
+
+
+class Pretended(Trainer):
+    """Trains nothing: a cut's score follows from its settings, after each of two epochs."""
+
+    def make_start(self):
+        return Arm("shared", own.net(), Spectrum(()))
+
+    def make_arm(self, name, start):
+        cut = self.options.target.to_dict().get("macs", 1.0)
+        cost = [Cost(macs=1000, params=1, bytes=4), Cost(macs=int(1000 * cut), params=1, bytes=4)]
+        arm = Arm(name, start.model, Spectrum(()), SimpleNamespace(before=cost[0], after=cost[1]))
+        for epoch in (1, 2):
+            accuracy = 0.5 + 0.1 * epoch + 0.2 * cut - 0.1 * (self.options.strength > 0.1)
+            arm.history.append({"epoch": epoch, "phase": "after_cut", "dev_accuracy": accuracy})
+            if self.watch is not None:
+                self.watch(arm)
+        return arm
+
+
+def test_many_trials_with_some_given_up_and_what_mattered(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    space = Space(kinds=("l2",), strength=(0.001, 1.0))
+    result = tune(problem, tmp_path, OPTIONS, space, trials=30, progress=False)
+    states = [one["state"] for one in result["trials"]]
+    assert len(states) == 30
+    assert set(states) == {"complete", "pruned"}
+    given_up = [one for one in result["trials"] if one["state"] == "pruned"]
+    assert all(len(one["scores"]) == 1 for one in given_up)
+    assert next(iter(result["mattered"]["cost"])) == "cut"
+    assert sum(result["mattered"]["score"].values()) == pytest.approx(1.0)
+
+
+def test_a_trial_that_cannot_be_done_is_a_result(problem, tmp_path, monkeypatch):
+    class Failing(Pretended):
+        def make_arm(self, name, start):
+            if name != "dense":
+                raise CorankError("finetune: the loss is nan")
+            return super().make_arm(name, start)
+
+    monkeypatch.setattr(search, "Trainer", Failing)
+    result = tune(problem, tmp_path, OPTIONS, SPACE, trials=2, progress=False)
+    assert [one["state"] for one in result["trials"]] == ["fail", "fail"]
+    assert "the loss is nan" in result["trials"][0]["failed"]
+    assert result["front"] == []
+
+
+def test_a_lower_metric_is_better_where_the_task_says_so(tmp_path, monkeypatch):
+    problem = make_problem("own", "named", own.Named, task=own.named, keep=("net.6",))
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    result = tune(problem, tmp_path, OPTIONS, SPACE, trials=2, progress=False)
+    assert all(one["score"] < 0 for one in result["trials"])
+
+
+def test_a_folder_in_use_is_left_to_its_worker(tmp_path):
+    with locked(tmp_path):
+        assert not search._is_free(tmp_path)
+    assert search._is_free(tmp_path)
+
+
+def test_a_trial_whose_worker_died_before_it_made_a_folder_is_taken_up(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    monkeypatch.setattr(search, "_GRACE", 0.0)
+    mkdir = search.Path.mkdir
+
+    def dying(path, *args, **options):
+        if path.name == "trial1" and not path.exists():
+            raise KeyboardInterrupt
+        return mkdir(path, *args, **options)
+
+    with monkeypatch.context() as dead:
+        dead.setattr(search.Path, "mkdir", dying)
+        with pytest.raises(KeyboardInterrupt):
+            tune(problem, tmp_path, OPTIONS, SPACE, trials=3, progress=False)
+    result = tune(problem, tmp_path, OPTIONS, SPACE, trials=3, progress=False)
+    assert [one["state"] for one in result["trials"]] == ["complete"] * 3
+
+
+def test_what_cannot_be_searched_is_said_before_any_work(problem, tmp_path, monkeypatch):
+    with pytest.raises(CorankError, match="trials: allowed is a whole number from 1, got 0"):
+        tune(problem, tmp_path, OPTIONS, SPACE, trials=0)
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    tune(problem, tmp_path, OPTIONS, SPACE, trials=1, progress=False)
+    with pytest.raises(FileError, match="holds another search: .*Choose another folder"):
+        tune(problem, tmp_path, OPTIONS, Space(), trials=1)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ExtraError, match=r"corank\[tune\]"):
+        tune(problem, tmp_path, OPTIONS, SPACE, trials=1)
