@@ -146,7 +146,8 @@ def page(data: dict[str, Any]) -> str:
                 faster = "" if name in ("dense", "ours") else interval(here["ours_faster"])
                 line += [interval(here), faster, "" if memory is None else f"{memory / 1e6:.0f}"]
                 if name not in ("dense", "ours") and here["ours_faster"]["ci"][0] < 1:
-                    behind.append((network, engine, name, here["ours_faster"]))
+                    errors = row["output_error"], timed["ours"]["output_error"]
+                    behind.append((network, engine, name, here["ours_faster"], *errors))
             first = next(iter(one["engines"].values()))
             share, error = (row.get(key, first[name].get(key)) for key in ("share", "output_error"))
             line += ["" if share is None else f"{share:.3f}", "" if error is None else f"{error:.2f}"]
@@ -160,8 +161,8 @@ def page(data: dict[str, Any]) -> str:
     losses = [
         f"- {network}, {engine}: {name} is "
         + ("faster" if ratio["ci"][1] < 1 else "not told apart")
-        + f", ours over it {interval(ratio)}"
-        for network, engine, name, ratio in behind
+        + f", ours over it {interval(ratio)}; its output error is {theirs:.2f}, ours {ours:.2f}"
+        for network, engine, name, ratio, theirs, ours in behind
     ]
     installed = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no rival installed"
     return (
@@ -178,6 +179,8 @@ def page(data: dict[str, Any]) -> str:
         "davidgonmar/compress from its repository, commit 32751aa of 28 November 2025.\n\n"
         + "\n\n".join(parts)
         + "\n\n## Where ours is not the fastest\n"
+        "At equal multiply-accumulates ours takes the plan of the least loss, not of the least time; output "
+        "errors tell what a faster cut gave up.\n\n"
         + ("\n".join(losses) if losses else "Ours is the fastest on every row.")
     )
 
