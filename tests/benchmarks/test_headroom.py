@@ -108,6 +108,7 @@ def test_a_file_gives_the_same_layers_as_its_network(tmp_path, monkeypatch, pays
     found = headroom(tmp_path / "net.onnx", progress=False)
     assert (found.backend, found.batch, len(found.layers)) == ("onnxruntime", 2, 4)
     assert found.best == pytest.approx(1 / (1 - 3 * 0.05))
+    assert headroom(tmp_path / "net.onnx", precision="int8", progress=False).precision == "int8"
 
 
 def test_a_batch_norm_and_a_bias_of_their_own_are_read_from_a_file(tmp_path):
