@@ -43,9 +43,9 @@ def main(folder: Path, seed: int, kills: int) -> None:
     for number in range(kills):
         pid = os.fork()
         if pid == 0:
-            run(out, draw.randint(3, 9) if number % 2 == 0 else 0)
+            run(out, 0 if number % 3 == 2 else draw.randint(3, 9))
             os._exit(0)
-        if number % 2:
+        if number % 3 == 2:
             time.sleep(draw.uniform(0.1, 1.0))
             os.kill(pid, signal.SIGKILL)
         signals.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
