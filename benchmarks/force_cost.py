@@ -25,7 +25,7 @@ from benchmarks.every_kth import EPOCHS, compare
 from benchmarks.force_page import page
 from benchmarks.force_steps import ARMS, Arm, Case, Rival, Training
 from benchmarks.rank_rivals import rivals
-from benchmarks.record import describe_run, store
+from benchmarks.record import describe_run, store, stored, stored_run
 from benchmarks.resnet50 import ResNet50
 from corank.benchmarks.machine import pinned, usable_threads
 from corank.benchmarks.timing import round_orders, speedup
@@ -211,6 +211,18 @@ def say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def measure_again(name: str, seed: int) -> dict[str, Any]:
+    """Return the stored data with one network measured anew."""
+    data = stored("force_cost")
+    (case,) = [one for one in CASES if one.name.startswith(name)]
+    found = measure(case, seed)
+    run = describe_run(seed)
+    found["again"] = f"`{run['command']}`, {run['date']}, load {run['load_average']:.1f}"
+    data["cases"] = [found if one["case"] == case.name else one for one in data["cases"]]
+    data["first"] = data.get("first") or stored_run("force_cost")
+    return data
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -218,8 +230,17 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--network", help="measure only this one, by the beginning of its name; the rest stays as stored"
+    )
     options = parser.parse_args()
     load = os.getloadavg()[0]
+    if options.network:
+        with pinned(options.threads):
+            data = measure_again(options.network, options.seed)
+            run = describe_run(options.seed) | {"load_average_before": load}
+        store("force_cost", "What the force costs", page(data, load), data, run)
+        return
     with pinned(options.threads):
         cases = [measure(case, options.seed) for case in (QUICK if options.quick else CASES)]
         widths = growth_with_width(WIDTHS[:3] if options.quick else WIDTHS)

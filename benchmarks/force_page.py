@@ -55,7 +55,9 @@ def case_tables(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"\n## {found['case']}\nA training step without force: {found['whole_ms']:.0f} ms, of which "
-            f"`optimizer.step()` {found['plain_ms']:.2f} ms; medians of {found['rounds']} rounds.\n",
+            f"`optimizer.step()` {found['plain_ms']:.2f} ms; medians of {found['rounds']} rounds."
+            + (f" Measured again by {found['again']}." if "again" in found else "")
+            + "\n",
             table(head, lines),
             f"\nOf `output`, {looks:.2f} ms a step are spent in the forward pass, on the covariances.\n",
             table(["rival, one application", "added, ms", "of the training step", "95%"], other),
@@ -140,6 +142,11 @@ def width_table(rows: list[dict[str, float]]) -> str:
     )
 
 
+def first(data: dict[str, Any]) -> str:
+    """Say where the rest comes from, if one network was measured again."""
+    return f" What does not say otherwise is from {data['first']}." if "first" in data else ""
+
+
 def page(data: dict[str, Any], load: float) -> str:
     """Write all sections."""
     tables = "\n".join(map(case_tables, data["cases"]))
@@ -152,7 +159,7 @@ caches are filled with other data before each. *Added* is what a usual step adds
 in which subspaces, ranks and the record for `stats()` are due; *amortised* spreads what that adds over the
 steps between two of them. Shares are medians over rounds with a 95% bootstrap interval over pairs of rounds.
 {data["pat"]} The load average was {load:.1f} before the start;
-on a machine that others use, trust the shares more than the times.
+on a machine that others use, trust the shares more than the times.{first(data)}
 {tables}
 
 ## Peak memory

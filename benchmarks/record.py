@@ -69,6 +69,12 @@ def stored(name: str) -> dict[str, Any]:
     return found
 
 
+def stored_run(name: str) -> str:
+    """Say by which command, and when, a stored result was measured, for one that is measured again in part."""
+    run = json.loads((RESULTS / f"{name}.json").read_text())["run"]
+    return f"`{run['command']}`, {run['date']}"
+
+
 def rounded(value: Any, digits: int = 5) -> Any:
     """Round every float in nested lists and dicts to significant digits: more would only fill the file.
 
