@@ -70,7 +70,7 @@ def stored(name: str) -> dict[str, Any]:
 
 
 def stored_run(name: str) -> str:
-    """Say by which command, and when, a stored result was measured, for one that is measured again in part."""
+    """Say by which command and when a stored result was measured, for one that is measured again in part."""
     run = json.loads((RESULTS / f"{name}.json").read_text())["run"]
     return f"`{run['command']}`, {run['date']}"
 
