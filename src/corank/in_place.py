@@ -38,7 +38,8 @@ def add_in_place_(kind: str, layers: Sequence[Rows | None]) -> list[bool]:
     """
     done = [False] * len(layers)
     found = [(index, rows) for index, rows in enumerate(layers) if rows is not None]
-    limit = min(_LIMIT, largest(rows.weight_GND for _, rows in found))  # so a batch needs no more than it
+    # a batch is held about twice, and may need no more than the largest layer and a tile beside it
+    limit = min(_LIMIT, largest(rows.weight_GND for _, rows in found) * 3 // 4)
     for batch in batches(found, lambda one: one[1].weight_GND.shape, lambda one: one[1].weight_GND, limit):
         for (index, _), one in zip(batch, IN_PLACE[kind]([rows for _, rows in batch]), strict=True):
             done[index] = one
