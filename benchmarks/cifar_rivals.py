@@ -16,6 +16,7 @@ import copy
 import importlib.util
 import json
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,21 @@ class Bench:
         self.final = batches(images[half:], labels[half:])
         cache.mkdir(parents=True, exist_ok=True)
 
+    @cached_property
+    def measured(self) -> tuple[Any, Any]:
+        """Moments of the layers and how much each matters: the same for every depth of cut."""
+        some = self.train[:CALIBRATION]
+        stats = corank.calibrate(self.dense, some, inputs=True)
+
+        def loss(net: nn.Module) -> float:
+            with torch.no_grad():
+                return sum(cross_entropy(net.eval(), batch).item() for batch in some[:4]) / 4
+
+        times = self.table()
+        return stats, corank.sensitivity(
+            self.dense, loss, example=self.example, stats=stats, table=times, progress=False
+        )
+
     def table(self) -> LatencyTable:
         """Return our latency table, measured once."""
         path = self.cache / f"table{self.depth}.json"
@@ -74,23 +90,17 @@ class Bench:
 
 def ours(network: nn.Module, ratio: float, bench: Bench) -> nn.Module:
     """Plan from measured time with asymmetric factors and measured sensitivities, as `compress` does."""
-    some, times = bench.train[:CALIBRATION], bench.table()
-    stats = corank.calibrate(network, some, inputs=True)
-
-    def loss(net: nn.Module) -> float:
-        with torch.no_grad():
-            return sum(cross_entropy(net.eval(), batch).item() for batch in some[:4]) / 4
-
-    found = corank.sensitivity(network, loss, example=bench.example, stats=stats, table=times, progress=False)
+    stats, found = bench.measured
     plan = corank.plan(
         network,
         corank.Latency(ratio=ratio),
         example=bench.example,
         stats=stats,
-        table=times,
+        table=bench.table(),
         sensitivity=found,
     )
-    return corank.decompose(network, plan, stats, asymmetric=some)  # batch norm then stays as it is
+    # batch norm then stays as it is
+    return corank.decompose(network, plan, stats, asymmetric=bench.train[:CALIBRATION])
 
 
 def paper(network: nn.Module, energy: float, bench: Bench) -> nn.Module:
