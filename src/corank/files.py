@@ -1,12 +1,14 @@
-"""Files that are whole or absent: written beside their place, then renamed."""
+"""Files that are whole or absent: written beside their place, then renamed; and settings read from them."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from corank.errors import FileError
 
@@ -50,6 +52,19 @@ def write_text(path: Path | str, text: str) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a file of TOML; `what` it should be is for the error.
+
+    Raises: FileError, when it is absent or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror}). Give a {what} in TOML.") from error
+    except ValueError as error:
+        raise FileError(f"{path}: is no TOML ({error}).") from error
 
 
 def _flush(path: Path) -> None:

@@ -13,6 +13,8 @@ from corank.errors import CorankError
 Example: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 Forward: TypeAlias = Callable[[nn.Module, Any], Any]
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by a tensor's dimensions
+
 
 def call(model: nn.Module, example: Example) -> Any:
     """Run a model on an example: a tensor, positional arguments, or keyword arguments.

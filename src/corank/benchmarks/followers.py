@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from corank.inputs import Example, call
+from corank.inputs import CHANNELS_LAST, Example, call
 from corank.layers import FilterLayer
 from corank.probing import unchanged
 
@@ -78,8 +78,7 @@ class _Trail:
 
 def is_channels_last(tensor: Tensor) -> bool:
     """Say whether a tensor lies in channels-last memory, and not only could be read so."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    layout = layouts.get(tensor.dim())
+    layout = CHANNELS_LAST.get(tensor.dim())
     return layout is not None and tensor.is_contiguous(memory_format=layout) and not tensor.is_contiguous()
 
 

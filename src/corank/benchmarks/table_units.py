@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.benchmarks.followers import Follower, is_channels_last, watch_calls
-from corank.inputs import Example
+from corank.inputs import CHANNELS_LAST, Example
 from corank.layers import CONVS, TRANSPOSED_CONVS, FilterLayer, is_transposed
 
 _BASES = (*CONVS, *TRANSPOSED_CONVS, nn.Linear)
@@ -130,7 +130,7 @@ def build(unit: Unit, chain: nn.Sequential, generator: torch.Generator) -> nn.Se
     for follower in unit.followers:
         made.append(follower.build().to(unit.dtype))
     if unit.channels_last:
-        made.to(memory_format=_layout(len(unit.shape)))  # type: ignore[call-overload]
+        made.to(memory_format=CHANNELS_LAST[len(unit.shape)])  # type: ignore[call-overload]
     return made.eval()
 
 
@@ -138,9 +138,5 @@ def make_input(unit: Unit, generator: torch.Generator) -> Tensor:
     """Make a random input of the unit's shape, dtype and memory format."""
     x = torch.randn(unit.shape, generator=generator).to(unit.dtype)
     if unit.channels_last and not is_channels_last(x):
-        x = x.contiguous(memory_format=_layout(x.dim()))
+        x = x.contiguous(memory_format=CHANNELS_LAST[x.dim()])
     return x
-
-
-def _layout(dims: int) -> torch.memory_format:
-    return torch.channels_last if dims == 4 else torch.channels_last_3d

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError
+from corank.files import read_toml
 
 if TYPE_CHECKING:
     from corank.pilot.options import TrialOptions
@@ -39,12 +39,7 @@ def read_recipe(path: Path) -> Recipe:
     from corank.cut_targets import make_target, parse_target, require_key
     from corank.pilot.options import TrialOptions
 
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror}). Give a recipe in TOML.") from error
-    except ValueError as error:
-        raise FileError(f"{path}: is no TOML ({error}).") from error
+    values = read_toml(path, "recipe")
     known = [one.name for one in fields(TrialOptions)]
     problem: dict[str, Any] = {}
     options: dict[str, Any] = {}

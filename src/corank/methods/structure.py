@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from corank.inputs import CHANNELS_LAST
 from corank.layers import CONVS, TRANSPOSED_CONVS, Conv, ConvTranspose, FilterLayer, is_transposed
 
 
@@ -91,10 +92,10 @@ def hollow(structure: nn.Sequential, like: FilterLayer) -> nn.Sequential:
 
 
 def _memory_format(weight: Tensor) -> torch.memory_format:
-    for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
-        if weight.dim() == dims and not weight.is_contiguous() and weight.is_contiguous(memory_format=layout):
-            return layout
-    return torch.contiguous_format
+    layout = CHANNELS_LAST.get(weight.dim())
+    if layout is None or weight.is_contiguous() or not weight.is_contiguous(memory_format=layout):
+        return torch.contiguous_format
+    return layout
 
 
 def _copy(target: Tensor, value: Tensor) -> None:

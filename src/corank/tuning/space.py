@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from corank.cut_targets import make_target, require_key
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError
+from corank.files import read_toml
 from corank.force_field import KINDS, require_choice
 from corank.pilot.options import TrialOptions
 
@@ -90,13 +90,7 @@ class Space:
         Raises: FileError, when it is absent or no TOML; CorankError, for an unknown key, naming the nearest,
             or a value that is out of range.
         """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise FileError(f"{path}: cannot be read ({error.strerror}). Give a space in TOML.") from error
-        except ValueError as error:
-            raise FileError(f"{path}: is no TOML ({error}).") from error
-        plain = cls()
+        values, plain = read_toml(path, "space"), cls()
         for key, value in values.items():
             require_key(str(path), key, [one.name for one in fields(cls)])
             wanted = list if isinstance(getattr(plain, key), tuple) else type(getattr(plain, key))

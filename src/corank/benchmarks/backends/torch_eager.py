@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from corank.benchmarks.backends.runners import Runner
 from corank.benchmarks.memory import peak_in_process
 from corank.formats import map_tensors
-from corank.inputs import Example, call, tensors
+from corank.inputs import CHANNELS_LAST, Example, call, tensors
 from corank.layers import copy_network
-
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def prepare(model: nn.Module, example: Example, threads: int, folder: Path) -> Runner:
@@ -33,7 +31,7 @@ def prepare_channels_last(model: nn.Module, example: Example, threads: int, fold
         tensor.data = _to_channels_last(tensor.data)  # not .to(), which takes one format for all
     notes = (
         ()
-        if any(t.dim() in _FORMATS for t in tensors(example))
+        if any(t.dim() in CHANNELS_LAST for t in tensors(example))
         else ("channels-last changes nothing: no input has 4 or 5 dimensions",)
     )
     runner = prepare(moved, map_tensors(example, _to_channels_last), threads, folder)
@@ -41,5 +39,5 @@ def prepare_channels_last(model: nn.Module, example: Example, threads: int, fold
 
 
 def _to_channels_last(tensor: Tensor) -> Tensor:
-    layout = _FORMATS.get(tensor.dim())
+    layout = CHANNELS_LAST.get(tensor.dim())
     return tensor if layout is None else tensor.contiguous(memory_format=layout)
