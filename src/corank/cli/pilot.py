@@ -7,12 +7,11 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from corank.pilot.problem import Problem
+from corank.cli.problems import Data, Keep, Model, find_problem
 
 _TARGET = (
     "Such as macs=0.35 or latency=0.5,backend=onnxruntime; also params, bytes, peak_memory, latency_ms, "
@@ -22,13 +21,8 @@ _TARGET = (
 
 def pilot(
     out: Annotated[Path, typer.Option(help="Folder for pilot.json, report.html, models and plans.")],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", "--task", help="digits, mnist:DIR, cifar10:DIR, folder:DIR, or package.module:task."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Your network: package.module:factory.")] = None,
+    data: Data = None,
+    model: Model = None,
     weights: Annotated[
         Path | None, typer.Option(help="Trained weights, safetensors: all arms start there.")
     ] = None,
@@ -42,7 +36,7 @@ def pilot(
     macs: Annotated[float | None, typer.Option(help="Short for --target macs=…")] = None,
     kind: Annotated[str | None, typer.Option(help="The force: l2, l1, subspace, output and others.")] = None,
     strength: Annotated[float | None, typer.Option(help="Its strength (mean scale).")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="Layer never to cut; may be repeated.")] = None,
+    keep: Keep = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine to time; may be repeated.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads for every engine.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace a finished trial in the folder.")] = False,
@@ -100,23 +94,3 @@ def pilot(
         if metrics := metrics_to_markdown(result):
             typer.echo(f"\n{metrics}")
         typer.echo(f"\nThe report: {out / 'report.html'}")
-
-
-def find_problem(settings: dict[str, Any]) -> Problem:
-    """Make the problem that a command line or a recipe names."""
-    from corank.cli.models import find_object, make_factory
-    from corank.data import is_built_in
-    from corank.pilot.problems import make_problem
-
-    rest = dict(settings)
-    data, model = rest.pop("data", "digits"), rest.pop("model", None)
-    if "weights" in rest:
-        rest["weights"] = Path(rest["weights"])
-    own = not is_built_in(data)
-    return make_problem(
-        data,
-        model or "",
-        None if model is None else make_factory(model),
-        task=find_object(data, "data") if own else None,
-        **rest,
-    )

@@ -10,16 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from corank.cli.problems import Data, Keep, Model, find_problem
+
 
 def tune(
     out: Annotated[Path, typer.Option(help="Folder for tune.json, pictures, recipes and checkpoints.")],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", "--task", help="digits, mnist:DIR, cifar10:DIR, folder:DIR, or package.module:task."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Your network: package.module:factory.")] = None,
+    data: Data = None,
+    model: Model = None,
     weights: Annotated[
         Path | None, typer.Option(help="Trained weights, safetensors: all trials start there.")
     ] = None,
@@ -29,7 +26,7 @@ def tune(
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
     cost: Annotated[str | None, typer.Option(help="The second aim: macs, params, bytes or latency.")] = None,
     backend: Annotated[str | None, typer.Option(help="The engine of the latency.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="Layer never to cut; may be repeated.")] = None,
+    keep: Keep = None,
     storage: Annotated[
         str | None, typer.Option(help="An Optuna storage URL, for workers on many machines.")
     ] = None,
@@ -43,7 +40,6 @@ def tune(
 
     Example: corank tune --out tuned --trials 4 --epochs 3
     """
-    from corank.cli.pilot import find_problem
     from corank.cli.recipes import Recipe, make_options, merge, read_recipe
     from corank.tuning import Space
     from corank.tuning import tune as search
