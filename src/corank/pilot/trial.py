@@ -111,17 +111,18 @@ def _measure_table(
     """Time the splits where the target is about time, once for all arms, and check that it can be reached."""
     if not options.target.timed:
         return None
+    model = (problem.make_start or problem.make_model)().eval()
+    example = problem.make_task(options.seeds[0]).example
     table = measure_times(
-        problem,
+        model,
+        example,
         work,
+        exclude=problem.keep,
         backend=options.target.backend,
         time_budget=options.target.time_budget,
         threads=options.threads,
-        seed=options.seeds[0],
         progress=progress,
     )
-    model = (problem.make_start or problem.make_model)().eval()
-    example = problem.make_task(options.seeds[0]).example
     plan(model, first_rules(options.target.rules), example=example, table=table, exclude=problem.keep)
     return table
 

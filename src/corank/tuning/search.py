@@ -81,7 +81,8 @@ def tune(
         raise CorankError(f"trials: allowed is a whole number from 1, got {trials}.")
     if problem.make_start is not None:
         options = replace(options, shared=0)
-    for point in defaults(space, options):
+    first = defaults(space, options)
+    for point in first:
         # nothing is timed here but the table, so the engines of the pilot need not be there
         check_problem(problem, replace(options_at(point, space, options), backends=("torch",)))
     identity = identity_of(problem, {"options": options.to_dict(), "space": space.to_dict()})
@@ -89,12 +90,13 @@ def tune(
     table = None
     if space.timed:
         table = measure_times(
-            problem,
+            (problem.make_start or problem.make_model)().eval(),
+            problem.make_task(options.seeds[0]).example,
             out / "work",
+            exclude=problem.keep,
             backend=space.backend,
             time_budget=space.time_budget,
             threads=options.threads,
-            seed=options.seeds[0],
             progress=progress,
         )
     with _quiet(optuna):
@@ -105,7 +107,7 @@ def tune(
             load_if_exists=True,
         )
         if not study.trials:
-            for point in defaults(space, options):
+            for point in first:
                 study.enqueue_trial(point, skip_if_exists=True)
         sign = _sign(problem, options)
         search = _Search(problem, out, options, space, table, optuna, study, storage is None, sign, progress)
@@ -136,14 +138,12 @@ class _Search:
 
     def _next(self, trials: int) -> Any:
         """Return a trial that a dead worker left in this folder, or a new one; None when there are enough."""
-        running = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.RUNNING,))
-        for one in running:
+        for one in self._trials("RUNNING"):
             folder = self.out / "work" / f"trial{one.number}"
             if _is_free(folder) if folder.exists() else self._is_lost(one):
                 logger.info("trial %d goes on", one.number)
                 return self.optuna.trial.Trial(self.study, one._trial_id)
-        waiting = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.WAITING,))
-        number = len(self.study.trials) - len(waiting)
+        number = len(self.study.trials) - len(self._trials("WAITING"))
         if number >= trials:
             return None
         # seeded by the trial's number, so that a search that was killed draws what it would have drawn
@@ -163,8 +163,7 @@ class _Search:
         def watch(arm: Arm) -> None:
             course = self._course(arm)
             if course is not None:
-                trial.set_user_attr("scores", list(course.scores))
-                trial.set_user_attr("cost", course.cost)
+                _note(trial, course)
                 if is_hopeless(course, self._finished()):
                     raise _HopelessError
 
@@ -182,8 +181,7 @@ class _Search:
         else:
             course = self._course(arm)
             assert course is not None  # it was cut
-            trial.set_user_attr("scores", list(course.scores))
-            trial.set_user_attr("cost", course.cost)
+            _note(trial, course)  # the arm may have been finished before the worker died
             self.study.tell(trial, [course.scores[-1], course.cost], skip_if_finished=True)
 
     def reference(self) -> float:
@@ -220,8 +218,18 @@ class _Search:
         return float(getattr(made.after, self.space.cost)) / float(getattr(made.before, self.space.cost))
 
     def _finished(self) -> list[Course]:
-        complete = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.COMPLETE,))
-        return [Course(one.user_attrs["scores"], one.user_attrs["cost"]) for one in complete]
+        return [Course(one.user_attrs["scores"], one.user_attrs["cost"]) for one in self._trials("COMPLETE")]
+
+    def _trials(self, state: str) -> list[Any]:
+        found: list[Any] = self.study.get_trials(
+            deepcopy=False, states=(self.optuna.trial.TrialState[state],)
+        )
+        return found
+
+
+def _note(trial: Any, course: Course) -> None:
+    trial.set_user_attr("scores", list(course.scores))
+    trial.set_user_attr("cost", course.cost)
 
 
 def _open_folder(out: Path, identity: dict[str, Any]) -> None:
