@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -17,28 +12,16 @@ from corank.recovery import finetune
 from corank.regularizer import ForceRegularizer
 from corank.tasks import cross_entropy
 from corank.training import Checkpoint
+from tests.killed import run_killed
 from tests.killing import train
-
-ROOT = Path(__file__).parent.parent
-
-
-def _kill(folder, seed, kills):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.killing", str(folder), str(seed), str(kills)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), folder
 
 
 def test_a_training_that_is_killed_again_and_again_ends_bit_equal(tmp_path):
-    result, folder = _kill(tmp_path, seed=0, kills=6)
+    result = run_killed("tests.killing", tmp_path, seed=0, kills=6)
     assert result["equal"]
     assert result["losses"]
     assert result["killed"] >= 2  # the last ones may find it done
-    assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == [
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [
         "checkpoint.safetensors"
     ]
 
@@ -46,7 +29,7 @@ def test_a_training_that_is_killed_again_and_again_ends_bit_equal(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_a_training_that_is_killed_many_times_ends_bit_equal(tmp_path, seed):
-    result, _ = _kill(tmp_path, seed=seed, kills=24)
+    result = run_killed("tests.killing", tmp_path, seed=seed, kills=24)
     assert result["equal"]
     assert result["losses"]
 
