@@ -8,7 +8,14 @@ arms start at these weights, train the same epochs and are cut to the same share
     python -m benchmarks.real_network 56
 
 It goes on where it was stopped; its checkpoints are in runs/. `--epochs` and `--files` shrink it, and then
-nothing is stored.
+nothing is stored. Training is in bfloat16, twice as quick here; networks are judged and timed in float32. Two
+processes of one thread each train as much as one of two, so that the arms may be shared out, between a table
+measured on an idle machine and an end that times the networks on one:
+
+    OMP_NUM_THREADS=1 python -m benchmarks.real_network 56 --stage table
+    OMP_NUM_THREADS=1 python -m benchmarks.real_network 56 --stage dense,lowrank &
+    OMP_NUM_THREADS=1 python -m benchmarks.real_network 56 --stage force,force_plan; wait
+    OMP_NUM_THREADS=1 python -m benchmarks.real_network 56
 """
 
 from __future__ import annotations
@@ -28,15 +35,22 @@ from corank.cut_targets import parse_target
 from corank.data.cifar10 import read_cifar10
 from corank.data.tasks import make_task
 from corank.files import write_text
+from corank.latency import LatencyTable
+from corank.pilot.arms import Trainer
+from corank.pilot.folder import WORK, trial_folder
+from corank.pilot.identity import identity_of
 from corank.pilot.options import ARMS, TrialOptions, split_epochs
 from corank.pilot.problem import Problem
 from corank.pilot.statistics import Interval, difference_interval
 from corank.pilot.tables import label, to_markdown
+from corank.pilot.times import measure_times
 from corank.pilot.trial import run_trial
+from corank.replay import set_seed
 from corank.weights import file_digest
 
 RUNS = Path(__file__).resolve().parents[1] / "runs"
 EPOCHS = 10
+THREADS = 2  # of what is timed
 
 
 def make_problem(depth: int, files: int | None) -> Problem:
@@ -54,6 +68,35 @@ def make_problem(depth: int, files: int | None) -> Problem:
         keep=("linear",),
         make_start=partial(resnet, depth),
         weights=file_digest(weights),
+    )
+
+
+def prepare(problem: Problem, out: Path, options: TrialOptions) -> None:
+    """Open the trial and measure its latency table."""
+    with trial_folder(out, identity_of(problem, options.to_dict())) as work:
+        _times(problem, work, options)
+
+
+def train(problem: Problem, out: Path, options: TrialOptions, arms: list[str]) -> None:
+    """Train some arms of a trial that is open; another process may train others beside."""
+    (seed,) = options.seeds
+    table = _times(problem, out / WORK, options)
+    set_seed(seed)
+    trainer = Trainer(problem, seed, options, out / WORK / f"seed{seed}", table)
+    start = trainer.make_start()
+    for arm in arms:
+        trainer.make_arm(arm, start)
+
+
+def _times(problem: Problem, work: Path, options: TrialOptions) -> LatencyTable:
+    return measure_times(
+        problem.make_start().eval(),
+        problem.make_task(0).example,
+        work,
+        exclude=problem.keep,
+        backend=options.target.backend,
+        time_budget=options.target.time_budget,
+        threads=options.threads,
     )
 
 
@@ -90,7 +133,8 @@ def store_pages(depth: int, out: Path, result: dict, options: TrialOptions, seed
     )
     versions = ", ".join(f"{name} {one}" for name, one in result["protocol"]["versions"].items())
     made = (
-        f"`{run['command']}`, {run['date']}, seed {seed}, {run['precision']}, corank {run['corank']}, "
+        f"`{run['command']}`, {run['date']}, seed {seed}, trained in {options.precision}, judged and "
+        f"timed in {run['precision']} on {options.threads} threads, corank {run['corank']}, "
         f"training threads {run['threads']}, load {run['load_average']:.1f} at the end; {versions}. "
         "All figures: [pilot.json](pilot.json), without singular values and filters."
     )
@@ -123,11 +167,13 @@ def main() -> None:
     """Run the trial, print its table, and store it if it was run in full."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("depth", type=int, choices=(20, 56))
+    parser.add_argument("--stage", default="all", help="table, or arms by commas, or all that is left")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each arm, half of them before the cut")
     parser.add_argument("--target", default="latency=0.7,backend=onnxruntime", help="as in corank pilot")
     parser.add_argument("--kind", default="l2", help="the force")
     parser.add_argument("--strength", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="bfloat16", help="of training")
     parser.add_argument("--files", type=int, help="read only so many thousand images of each split")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -138,13 +184,19 @@ def main() -> None:
         kind=given.kind,
         strength=given.strength,
         seeds=(given.seed,),
+        precision=given.precision,
+        threads=THREADS,
     )
     whole = given.files is None and given.epochs == EPOCHS
     name = f"resnet{given.depth}" if whole else f"resnet{given.depth}-{given.epochs}-{given.files}"
-    out = RUNS / name
-    result = run_trial(
-        make_problem(given.depth, given.files), out, options, command=describe_run(given.seed)["command"]
-    )
+    out, problem = RUNS / name, make_problem(given.depth, given.files)
+    if given.stage == "table":
+        prepare(problem, out, options)
+        return
+    if given.stage != "all":
+        train(problem, out, options, given.stage.split(","))
+        return
+    result = run_trial(problem, out, options, command=describe_run(given.seed)["command"])
     print(to_markdown(result))
     for arm, said, gap, (low, high) in compare(out):
         interval = f"{100 * low:+.2f} to {100 * high:+.2f}"

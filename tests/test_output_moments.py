@@ -84,3 +84,18 @@ def test_large_maps_are_thinned_evenly() -> None:
     values = set(output[:, 0].flatten().tolist())
     assert set(y[0, 0].tolist()) <= values
     assert output_columns(layer, torch.randn(4096, 2, 1, 1), 512).shape[-1] == 512
+
+
+def test_moments_gathered_under_autocast_are_those_of_the_same_outputs_in_float32() -> None:
+    layer = nn.Linear(4, 6)
+    inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    moments = OutputMoments([ForcedLayer("it", layer, 0.1)])
+    moments.watch()
+    with torch.autocast("cpu", torch.bfloat16):
+        y_TN = layer(inputs)
+    moments.stop()
+    assert y_TN.dtype == torch.bfloat16
+    y_NT = y_TN.detach().float().T
+    _, first, second = moments._sums["it"]
+    torch.testing.assert_close(first[0], y_NT.sum(-1))
+    torch.testing.assert_close(second[0], y_NT @ y_NT.T)

@@ -127,3 +127,30 @@ def test_it_repairs_a_network_whose_statistics_are_off():
     model.body.norm1.running_mean.add_(5)
     recalibrate_batchnorm(model, batches)
     assert torch.allclose(model(batches[0][0]), wanted, atol=1e-5)
+
+
+def test_in_bfloat16_only_the_loss_is_rounded():
+    seen = []
+
+    def loss(model, batch):
+        output = model(batch[0])
+        seen.append(output.dtype)
+        return nn.functional.cross_entropy(output.float(), batch[1])
+
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,))) for _ in range(3)]
+    coarse, fine = nn.Linear(4, 2), nn.Linear(4, 2)
+    fine.load_state_dict(coarse.state_dict())
+    start = coarse.weight.detach().clone()
+    finetune(coarse, batches, epochs=1, loss=loss, precision="bfloat16", progress=False)
+    finetune(fine, batches, epochs=1, loss=loss, progress=False)
+    assert seen == [torch.bfloat16] * 3 + [torch.float32] * 3
+    assert coarse.weight.dtype == torch.float32
+    assert not torch.equal(coarse.weight, fine.weight)
+    steps = (coarse.weight - start, fine.weight - start)
+    torch.testing.assert_close(*steps, rtol=0.02, atol=1e-4)  # 8 bits of the gradient
+
+
+def test_half_precision_is_refused_with_the_way_out():
+    with pytest.raises(CorankError, match="float32 and bfloat16, got 'float16'.*your own loop"):
+        finetune(nn.Linear(4, 2), [], epochs=1, precision="float16", progress=False)

@@ -60,8 +60,11 @@ class OutputMoments:
         count, self._passes[name] = self._passes[name], self._passes[name] + 1
         if count % OBSERVE_EVERY:
             return
-        y_GNT = output_columns(self._layers[name], output, POSITIONS)
-        new = [torch.full_like(y_GNT[0, 0, 0], y_GNT.shape[-1]), y_GNT.sum(-1), y_GNT @ y_GNT.mT]
+        # Under autocast the outputs, and the product of them, would be of 8 bits.
+        with torch.autocast(output.device.type, enabled=False):
+            output = output if output.dtype == torch.float64 else output.float()
+            y_GNT = output_columns(self._layers[name], output, POSITIONS)
+            new = [torch.full_like(y_GNT[0, 0, 0], y_GNT.shape[-1]), y_GNT.sum(-1), y_GNT @ y_GNT.mT]
         if name not in self._sums:
             self._sums[name] = new
         else:

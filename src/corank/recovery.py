@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from corank.errors import CorankError
 from corank.inputs import Forward, run_batch, tensors, to_device
+from corank.precision import Precision, require_precision
 from corank.progress import Meter
 from corank.regularizer import ForceRegularizer
 from corank.tasks import Loader, Loss, cross_entropy, device_of
@@ -68,6 +69,7 @@ def finetune(
     force: ForceRegularizer | None = None,
     checkpoint: Checkpoint | Path | str | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
+    precision: Precision = "float32",
     progress: bool = True,
     label: str = "fine-tune",
 ) -> list[Epoch]:
@@ -91,11 +93,12 @@ def finetune(
             holds model, optimizer, scheduler, force, random states and the place in the data, no pickle. A
             finished one gives its result without training. The loader must repeat itself: `corank.replay`.
         after_epoch: called with each finished epoch.
+        precision: in bfloat16 the loss is taken under `torch.autocast`; weights stay as they are.
         progress: show a bar on a terminal, log lines elsewhere.
         label: what the bar says.
     Returns: the epochs.
-    Raises: CorankError, for a loss that is not finite, with epoch, step, layer and what to lower; for an
-        empty loader; when memory runs out; for the checkpoint of another training.
+    Raises: CorankError, for another precision; for a loss that is not finite, with epoch, step, layer and
+        what to lower; for an empty loader; when memory runs out; for the checkpoint of another training.
 
     >>> batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,)))]
     >>> len(finetune(nn.Linear(4, 2), batches, epochs=2, progress=False))
@@ -103,6 +106,7 @@ def finetune(
     """
     if epochs < 0:
         raise CorankError(f"finetune: epochs is a whole number from 0, got {epochs}.")
+    require_precision(precision, "finetune: precision")
     if distillation is not None and teacher is None:
         raise CorankError("finetune: distillation needs a teacher; pass teacher=the dense model.")
     if teacher is not None:
@@ -113,7 +117,7 @@ def finetune(
             scheduler = CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
     if isinstance(checkpoint, str | Path):
         checkpoint = Checkpoint(checkpoint)
-    training = Training(model, loader, loss, optimizer, scheduler, force, checkpoint)
+    training = Training(model, loader, loss, optimizer, scheduler, force, checkpoint, precision)
     mode = model.training
     if force is not None:
         force.attach(optimizer)

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from corank.errors import CorankError
 from corank.mishaps import is_out_of_memory, memory_advice, name_culprit, strength_advice
+from corank.precision import Precision, autocast
 from corank.progress import Meter
 from corank.regularizer import ForceRegularizer
 from corank.replay import loader_state, random_state, set_loader_state, set_random_state
@@ -77,6 +78,7 @@ class Training:
     scheduler: LRScheduler | None = None
     force: ForceRegularizer | None = None
     checkpoint: Checkpoint | None = None
+    precision: Precision = "float32"
     done: list[Epoch] = field(default_factory=list)
     _step: int = 0  # of the epoch that is under way
     _total: float = 0.0
@@ -88,7 +90,7 @@ class Training:
     def run(self, epochs: int, after_epoch: Callable[[Epoch], None] | None, meter: Meter) -> list[Epoch]:
         """Train until so many epochs are done, from the checkpoint on if there is one."""
         if self.checkpoint is not None:
-            self._identity = {"epochs": epochs, "start": _digest(self.model)}
+            self._identity = {"epochs": epochs, "start": _digest(self.model), "precision": self.precision}
             self._resume()
         steps = _length(self.loader)
         meter.start(None if steps is None else epochs * steps, len(self.done) * (steps or 0) + self._step)
@@ -142,7 +144,8 @@ class Training:
         return batches
 
     def _train_on(self, batch: Any) -> float:
-        value = self.loss(self.model, batch)
+        with autocast(self.model, self.precision):
+            value = self.loss(self.model, batch)
         current: float = value.item()
         if not abs(current) < float("inf"):
             raise CorankError(self._explain(current, batch))
@@ -257,7 +260,11 @@ def _digest(model: nn.Module) -> str:
 def _differences(there: Any, here: Mapping[str, Any]) -> str:
     if not isinstance(there, dict):
         return "it says nothing of what it began from"
-    told = {"epochs": "of {there} epochs, here are {here}", "start": "it began from other weights"}
+    told = {
+        "epochs": "of {there} epochs, here are {here}",
+        "start": "it began from other weights",
+        "precision": "it ran in {there}, here it is {here}",
+    }
     found = [
         text.format(there=there.get(k), here=here[k]) for k, text in told.items() if there.get(k) != here[k]
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from safetensors.torch import save_file
 
 from corank import store
 from corank.cut_targets import parse_target
+from corank.pilot.arms import Trainer
 from corank.pilot.options import TrialOptions
+from corank.pilot.problem import Problem, SameTask
 from corank.pilot.problems import make_problem
 from corank.pilot.trial import run_trial
+from corank.replay import set_seed
+from corank.tasks import cross_entropy
 from tests.cli import own
 
 pytest.importorskip("matplotlib", reason="the report comes with the extra `report`")
@@ -72,3 +77,39 @@ def test_every_arm_starts_at_the_trained_weights(tmp_path):
     plan = json.loads((tmp_path / "out" / "plans" / "lowrank.json").read_text())
     assert plan["table"]  # its digest: the plan was made from measured time
     assert result["arms"][0]["history"][0]["loss"] == result["arms"][1]["history"][0]["loss"]
+
+
+def test_arms_without_force_are_one_training_up_to_the_cut(tmp_path):
+    steps = []
+
+    def loss(model, batch):
+        if torch.is_grad_enabled():
+            steps.append(len(batch[1]))
+        return cross_entropy(model, batch)
+
+    task = replace(own.seeded(0), loss=loss)
+    problem = Problem("own", "net", {}, (), SameTask(task), own.net, keep=("6",))
+    options = TrialOptions(
+        arms=("dense", "lowrank", "force"),
+        shared=1,
+        before_cut=2,
+        after_cut=3,
+        target=parse_target("macs=0.9"),
+        multiple=1,
+        precision="bfloat16",
+    )
+    trainer = Trainer(problem, 0, options, tmp_path, progress=False)
+    set_seed(0)
+    start = trainer.make_start()
+    arms = [trainer.make_arm(name, start) for name in options.arms]
+    assert sum(steps) == 60 * (1 + 2 + 3 + 3 + 2 + 3)
+    assert [len(arm.history) for arm in arms] == [6, 6, 6]
+    assert arms[0].history[:3] == arms[1].history[:3] != arms[2].history[:3]
+    # what is found finished is what an arm alone would have trained
+    alone = Trainer(problem, 0, options, tmp_path / "alone", progress=False)
+    set_seed(0)
+    again = alone.make_arm("lowrank", alone.make_start())
+    assert again.history == arms[1].history
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.model.parameters(), arms[1].model.parameters(), strict=True)
+    )

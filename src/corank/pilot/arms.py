@@ -36,6 +36,7 @@ from corank.tasks import Loader, Task, cross_entropy
 
 logger = logging.getLogger(__name__)
 _PHASES = ("shared", "before_cut", "after_cut")
+UNFORCED = "unforced"  # the folder of what arms without force train in common, up to the cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Trainer:
         arm = Arm(name, copy_network(start.model), Spectrum(()), history=list(start.history))
         arm.seconds = start.seconds
         force = self._force(arm, task, kind.toward) if kind.force else None
-        self._train(arm, task, "before_cut", self.options.learning_rate_before, folder, force)
+        before = folder if kind.force else self.folder / UNFORCED  # the second arm finds it finished
+        self._train(arm, task, "before_cut", self.options.learning_rate_before, before, force)
         arm.spectrum = spectrum(arm.model, types=force_types(arm.model))
         arm.subnormal = count_subnormal(arm.model)
         if kind.cut:
@@ -117,6 +119,7 @@ class Trainer:
                 folder / f"{phase}.safetensors", self.options.checkpoint_every, keep={"arm": arm}
             ),
             after_epoch=note,
+            precision=self.options.precision,
             progress=self.progress,
             label=f"{arm.name}: {phase.replace('_', ' the ')}" if "_" in phase else f"{arm.name} start",
         )

@@ -9,6 +9,7 @@ from corank.benchmarks import find_backend
 from corank.cut_targets import CutTarget
 from corank.errors import CorankError
 from corank.force_field import KINDS, Kind, require_choice
+from corank.precision import Precision, require_precision
 from corank.schedules import require_strength
 
 
@@ -36,7 +37,8 @@ class TrialOptions:
     Every arm trains `shared + before_cut + after_cut` epochs; the first part is one training that all arms
     start from, and is left out where a problem brings trained weights. Learning rates fall along a cosine
     inside each part, the same for every arm. The force fades away over the share `cooldown` of the steps
-    before the cut, and acts on the layers that a pattern of `force_layers` matches.
+    before the cut, and acts on the layers that a pattern of `force_layers` matches. `precision` is that of
+    training; networks are judged and timed in float32.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -47,6 +49,7 @@ class TrialOptions:
     learning_rate_before: float = 0.02
     learning_rate_after: float = 0.01
     weight_decay: float = 5e-4
+    precision: Precision = "float32"
     kind: Kind = "l2"
     strength: float = 0.2
     cooldown: float = 0.0
@@ -70,6 +73,7 @@ class TrialOptions:
                 raise CorankError(f"{name}: allowed is a number in (0, 10), got {getattr(self, name)}.")
         if not 0 <= self.weight_decay < 1:
             raise CorankError(f"weight_decay: allowed is a number in [0, 1), got {self.weight_decay}.")
+        require_precision(self.precision, "precision")
         require_strength(self.strength, "strength")
         if not 0 <= self.cooldown <= 1:
             raise CorankError(f"cooldown: allowed is a share in [0, 1], got {self.cooldown}.")

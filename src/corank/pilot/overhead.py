@@ -13,6 +13,7 @@ from corank.layers import copy_network
 from corank.pilot.arms import make_force
 from corank.pilot.options import TrialOptions
 from corank.pilot.statistics import Interval
+from corank.precision import autocast
 from corank.recovery import default_optimizer
 from corank.tasks import Task
 
@@ -33,7 +34,8 @@ def force_overhead(
     for number, batch in enumerate(islice(cycle(task.train), steps + 2)):
         for side in (0, 1) if number % 2 else (1, 0):
             start = time.perf_counter()
-            loss = task.loss((plain, forced)[side], batch)
+            with autocast(plain, options.precision):
+                loss = task.loss((plain, forced)[side], batch)
             optimizers[side].zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizers[side].step()

@@ -267,6 +267,7 @@ def _protocol(problem: Problem, options: TrialOptions, run: Run) -> dict[str, An
             "learning_rate_before_cut": options.learning_rate_before,
             "learning_rate_after_cut": options.learning_rate_after,
             "weight_decay": options.weight_decay,
+            "precision": options.precision,
         },
         "force": {"kind": options.kind, "strength": options.strength, "scale": "mean"},
         "metric": run.metric,

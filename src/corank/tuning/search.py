@@ -18,7 +18,8 @@ from corank.extras import import_extra
 from corank.files import write_text
 from corank.latency import LatencyTable
 from corank.pilot.arm import Arm
-from corank.pilot.arms import Trainer
+from corank.pilot.arm_files import drop_stages
+from corank.pilot.arms import UNFORCED, Trainer
 from corank.pilot.checks import check_problem
 from corank.pilot.folder import differences, locked
 from corank.pilot.identity import identity_of
@@ -183,6 +184,7 @@ class _Search:
             assert course is not None  # it was cut
             _note(trial, course)  # the arm may have been finished before the worker died
             self.study.tell(trial, [course.scores[-1], course.cost], skip_if_finished=True)
+            drop_stages(folder / UNFORCED, "before_cut")  # no second arm of this trial takes it up
 
     def reference(self) -> float:
         """Return what a dense network reaches on dev after the same epochs, trained once."""
