@@ -154,3 +154,24 @@ def test_in_bfloat16_only_the_loss_is_rounded():
 def test_half_precision_is_refused_with_the_way_out():
     with pytest.raises(CorankError, match="float32 and bfloat16, got 'float16'.*your own loop"):
         finetune(nn.Linear(4, 2), [], epochs=1, precision="float16", progress=False)
+
+
+def test_frozen_norm_keeps_the_statistics_and_trains_all_else():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    model[1].running_mean.copy_(torch.arange(4.0))
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    batches = [(torch.randn(8, 3, 3, 3), torch.randint(0, 2, (8,))) for _ in range(2)]
+    with torch.no_grad():
+        expected = torch.stack([nn.functional.cross_entropy(model.eval()(x), y) for x, y in batches[:1]])
+    seen = []
+
+    def loss(net, batch):
+        seen.append(nn.functional.cross_entropy(net(batch[0]), batch[1]))
+        return seen[-1]
+
+    finetune(model, batches, epochs=1, loss=loss, frozen_norm=True, progress=False)
+    torch.testing.assert_close(seen[0], expected[0])  # what the network gives in eval mode is what is trained
+    changed = {name for name, one in model.state_dict().items() if not torch.equal(one, before[name])}
+    assert changed == {"0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"}
+    assert not model.training

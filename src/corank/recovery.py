@@ -70,6 +70,7 @@ def finetune(
     checkpoint: Checkpoint | Path | str | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
     precision: Precision = "float32",
+    frozen_norm: bool = False,
     progress: bool = True,
     label: str = "fine-tune",
 ) -> list[Epoch]:
@@ -94,6 +95,8 @@ def finetune(
             finished one gives its result without training. The loader must repeat itself: `corank.replay`.
         after_epoch: called with each finished epoch.
         precision: in bfloat16 the loss is taken under `torch.autocast`; weights stay as they are.
+        frozen_norm: normalise by the running statistics of batch norm and leave them as they are, as must be
+            to keep what an asymmetric cut has fitted to them.
         progress: show a bar on a terminal, log lines elsewhere.
         label: what the bar says.
     Returns: the epochs.
@@ -117,7 +120,7 @@ def finetune(
             scheduler = CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
     if isinstance(checkpoint, str | Path):
         checkpoint = Checkpoint(checkpoint)
-    training = Training(model, loader, loss, optimizer, scheduler, force, checkpoint, precision)
+    training = Training(model, loader, loss, optimizer, scheduler, force, checkpoint, precision, frozen_norm)
     mode = model.training
     if force is not None:
         force.attach(optimizer)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -79,6 +80,7 @@ class Training:
     force: ForceRegularizer | None = None
     checkpoint: Checkpoint | None = None
     precision: Precision = "float32"
+    frozen_norm: bool = False
     done: list[Epoch] = field(default_factory=list)
     _step: int = 0  # of the epoch that is under way
     _total: float = 0.0
@@ -90,18 +92,30 @@ class Training:
     def run(self, epochs: int, after_epoch: Callable[[Epoch], None] | None, meter: Meter) -> list[Epoch]:
         """Train until so many epochs are done, from the checkpoint on if there is one."""
         if self.checkpoint is not None:
-            self._identity = {"epochs": epochs, "start": _digest(self.model), "precision": self.precision}
+            self._identity = {
+                "epochs": epochs,
+                "start": _digest(self.model),
+                "precision": self.precision,
+                "frozen_norm": self.frozen_norm,
+            }
             self._resume()
         steps = _length(self.loader)
         meter.start(None if steps is None else epochs * steps, len(self.done) * (steps or 0) + self._step)
         while len(self.done) < epochs:
-            self.model.train()
+            self._set_mode()
             self._epoch(meter)
             if after_epoch is not None:
                 after_epoch(self.done[-1])
             self._save()
             meter.note(f"epoch {len(self.done)} of {epochs}, loss {self.done[-1].loss:.4f}")
         return self.done
+
+    def _set_mode(self) -> None:
+        self.model.train()
+        if self.frozen_norm:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
     def _epoch(self, meter: Meter) -> None:
         start = time.perf_counter() - self._seconds
@@ -264,6 +278,7 @@ def _differences(there: Any, here: Mapping[str, Any]) -> str:
         "epochs": "of {there} epochs, here are {here}",
         "start": "it began from other weights",
         "precision": "it ran in {there}, here it is {here}",
+        "frozen_norm": "frozen_norm was {there}, here it is {here}",
     }
     found = [
         text.format(there=there.get(k), here=here[k]) for k, text in told.items() if there.get(k) != here[k]

@@ -1,0 +1,145 @@
+"""What keeps the good start that a data-aware cut gives: factors, batch norm and teacher, by accuracy on dev.
+
+A trained ResNet-20 is cut to a share of its multiply-accumulates by factors of each layer's outputs, with
+batch norm measured anew, or by asymmetric factors, which are fitted to the batch norm that is there. Then it
+recovers on all training images, batch norm in training or frozen, with the dense network as teacher or
+without. All choices of the kind that defaults are made of, so final is not read.
+
+    python -m benchmarks.recoveries                      # all that is not done yet, then the page
+    python -m benchmarks.recoveries --arms asymmetric    # only these, for two processes side by side
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import corank
+from benchmarks.cifar import resnet
+from benchmarks.real_network import RUNS, make_problem
+from benchmarks.record import describe_run, rounded, say, store, table
+from corank.cost import model_cost
+from corank.files import write_text
+from corank.pilot.scores import dev_score
+from corank.replay import set_seed
+from corank.tasks import Task
+
+CALIBRATION = 16  # batches
+FACTORS = ("outputs", "asymmetric")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to cut and recover."""
+
+    factors: str
+    frozen_norm: bool
+    teacher: bool
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        norm = "frozen" if self.frozen_norm else "batch"
+        return f"{self.factors}-{norm}-{'teacher' if self.teacher else 'alone'}-{self.learning_rate:g}"
+
+
+def arms(learning_rates: list[float]) -> list[Arm]:
+    """List the arms: all ways at every learning rate."""
+    return [Arm(*one) for one in product(FACTORS, (False, True), (False, True), learning_rates)]
+
+
+def cut(model: nn.Module, factors: str, ratio: float, task: Task, samples: Any) -> nn.Module:
+    """Cut a network to a share of its multiply-accumulates, every way with the same plan."""
+    batches = [batch for batch, _ in zip(samples, range(CALIBRATION), strict=False)]
+    stats = corank.calibrate(model, batches, inputs=True)
+    made = corank.plan(model, corank.Budget(macs=ratio), example=task.example, stats=stats)
+    if factors == "asymmetric":
+        return corank.decompose(model, made, stats, asymmetric=batches)
+    small = corank.decompose(model, made, stats)
+    corank.recalibrate_batchnorm(small, samples)
+    return small
+
+
+def recover(arm: Arm, depth: int, ratio: float, epochs: int, seed: int, files: int | None) -> dict[str, Any]:
+    """Cut and recover one arm; return its accuracy on dev at every stage."""
+    problem = make_problem(depth, files)
+    set_seed(seed)
+    task, dense = problem.make_task(seed), resnet(depth)
+    small = cut(dense, arm.factors, ratio, task, problem.make_task(seed + 1).train)
+    course = [dev_score(small, task)]
+    corank.finetune(
+        small,
+        task.train,
+        epochs=epochs,
+        loss=task.loss,
+        teacher=dense if arm.teacher else None,
+        learning_rate=arm.learning_rate,
+        frozen_norm=arm.frozen_norm,
+        precision="bfloat16",
+        after_epoch=lambda _: course.append(dev_score(small, task)),
+        progress=False,
+    )
+    macs = model_cost(small.eval(), task.example).macs / model_cost(dense, task.example).macs
+    return {**asdict(arm), "macs": macs, "dense": dev_score(dense, task), "dev": course}
+
+
+def page(rows: list[dict[str, Any]], depth: int, epochs: int) -> str:
+    """Write the table, the best first."""
+    lines = [
+        [
+            row["factors"],
+            "frozen" if row["frozen_norm"] else "trained",
+            "dense" if row["teacher"] else "none",
+            row["learning_rate"],
+            f"{row['macs']:.2f}",
+            *(f"{100 * one:.2f}" for one in row["dev"]),
+        ]
+        for row in sorted(rows, key=lambda row: -row["dev"][-1])
+    ]
+    heads = ["factors", "batch norm", "teacher", "learning rate", "MACs", "after the cut"]
+    return (
+        f"ResNet-{depth} on CIFAR-10, {100 * rows[0]['dense']:.2f}% on 5,000 dev images before the cut; all "
+        f"arms have one plan and recover {epochs} epochs on 50,000 images, one seed: differences below 0.4 "
+        "points are noise. Accuracy on dev, percent, the best at the end first.\n\n"
+        + table([*heads, *(f"epoch {number + 1}" for number in range(epochs))], lines)
+    )
+
+
+def main() -> None:
+    """Recover what is not done yet, and write the page when all are there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--depth", type=int, choices=(20, 56), default=20)
+    parser.add_argument("--arms", choices=FACTORS, help="only those with these factors")
+    parser.add_argument("--ratio", type=float, default=0.5, help="of the multiply-accumulates")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", type=int, help="only so many thousand images; nothing is stored then")
+    given = parser.parse_args()
+    folder = RUNS / "recoveries" / f"{given.depth}-{given.ratio:g}-{given.epochs}-{given.files or 'all'}"
+    rows = []
+    for arm in arms(given.rates):
+        kept: Path = folder / f"{arm.name}-{given.seed}.json"
+        if not kept.exists() and given.arms in (None, arm.factors):
+            found = recover(arm, given.depth, given.ratio, given.epochs, given.seed, given.files)
+            write_text(kept, json.dumps(found))
+        if kept.exists():
+            rows.append(json.loads(kept.read_text()))
+            say(f"{arm.name}: {', '.join(f'{100 * one:.2f}' for one in rows[-1]['dev'])}")
+    if given.files is None and len(rows) == len(arms(given.rates)):
+        run = describe_run(given.seed, f"trained in bfloat16, judged in float32, torch {torch.__version__}")
+        store(
+            "recoveries", "What keeps a good start", page(rows, given.depth, given.epochs), rounded(rows), run
+        )
+
+
+if __name__ == "__main__":
+    main()
