@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow check format reproduce-fast clean
 
 demo: $(VENV)/.demo
 	$(BIN)/corank pilot --out demo --again
@@ -15,6 +15,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# The question of docs/results on digits: every arm, three seeds, under 20 minutes on two cores.
+reproduce-fast: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.evidence final --network digits
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -75,20 +75,24 @@ def recover(arm: Arm, depth: int, ratio: float, epochs: int, seed: int, files: i
     task, dense = problem.make_task(seed), resnet(depth)
     small = cut(dense, arm.factors, ratio, task, problem.make_task(seed + 1).train)
     course = [dev_score(small, task)]
-    corank.finetune(
-        small,
-        task.train,
-        epochs=epochs,
-        loss=task.loss,
-        teacher=dense if arm.teacher else None,
-        learning_rate=arm.learning_rate,
-        frozen_norm=arm.frozen_norm,
-        precision="bfloat16",
-        after_epoch=lambda _: course.append(dev_score(small, task)),
-        progress=False,
-    )
     macs = model_cost(small.eval(), task.example).macs / model_cost(dense, task.example).macs
-    return {**asdict(arm), "macs": macs, "dense": dev_score(dense, task), "dev": course}
+    row = {**asdict(arm), "macs": macs, "dense": dev_score(dense, task), "dev": course}
+    try:
+        corank.finetune(
+            small,
+            task.train,
+            epochs=epochs,
+            loss=task.loss,
+            teacher=dense if arm.teacher else None,
+            learning_rate=arm.learning_rate,
+            frozen_norm=arm.frozen_norm,
+            precision="bfloat16",
+            after_epoch=lambda _: course.append(dev_score(small, task)),
+            progress=False,
+        )
+    except corank.CorankError as error:  # the loss is no number any more
+        row["failed"] = str(error)
+    return row
 
 
 def page(rows: list[dict[str, Any]], depth: int, epochs: int) -> str:
@@ -101,8 +105,9 @@ def page(rows: list[dict[str, Any]], depth: int, epochs: int) -> str:
             row["learning_rate"],
             f"{row['macs']:.2f}",
             *(f"{100 * one:.2f}" for one in row["dev"]),
+            *["diverged"] * (epochs + 1 - len(row["dev"])),
         ]
-        for row in sorted(rows, key=lambda row: -row["dev"][-1])
+        for row in sorted(rows, key=lambda row: ("failed" in row, -row["dev"][-1]))
     ]
     heads = ["factors", "batch norm", "teacher", "learning rate", "MACs", "after the cut"]
     return (

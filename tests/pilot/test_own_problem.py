@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from corank import store
 from corank.cut_targets import parse_target
-from corank.pilot.arms import Trainer
+from corank.pilot.arms import Trainer, distills
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem, SameTask
 from corank.pilot.problems import make_problem
@@ -113,3 +113,19 @@ def test_arms_without_force_are_one_training_up_to_the_cut(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(again.model.parameters(), arms[1].model.parameters(), strict=True)
     )
+
+
+def test_after_the_cut_a_classification_follows_itself_and_no_other_task_does(tmp_path):
+    options = TrialOptions(arms=("dense", "lowrank"), shared=1, target=parse_target("macs=0.9"), multiple=1)
+    assert distills(options, own.TASK)
+    assert not distills(replace(options, distill=False), own.TASK)
+    assert not distills(options, own.named(0))
+    losses = {}
+    for distill in (True, False):
+        problem = Problem("own", "net", {}, (), SameTask(own.seeded(0)), own.net, keep=("6",))
+        short = replace(options, before_cut=1, after_cut=1, distill=distill)
+        trainer = Trainer(problem, 0, short, tmp_path / str(distill), progress=False)
+        set_seed(0)
+        losses[distill] = [row["loss"] for row in trainer.make_arm("lowrank", trainer.make_start()).history]
+    assert losses[True][:2] == losses[False][:2]
+    assert losses[True][2] != losses[False][2]

@@ -74,9 +74,10 @@ class Trainer:
         self._train(arm, task, "before_cut", self.options.learning_rate_before, before, force)
         arm.spectrum = spectrum(arm.model, types=force_types(arm.model))
         arm.subnormal = count_subnormal(arm.model)
+        teacher = copy_network(arm.model).eval() if distills(self.options, task) else None
         if kind.cut:
             arm = self._cut(arm, task, folder)
-        self._train(arm, task, "after_cut", self.options.learning_rate_after, folder)
+        self._train(arm, task, "after_cut", self.options.learning_rate_after, folder, teacher=teacher)
         arm.model.eval()
         save_arm(arm, folder, "done", self.problem)
         drop_stages(folder, "before_cut", "cut", "after_cut")
@@ -90,6 +91,7 @@ class Trainer:
         learning_rate: float,
         folder: Path,
         force: ForceRegularizer | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         epochs: int = getattr(self.options, phase)
         # A loader or a layer that draws from the global generators does so alike in every arm.
@@ -115,6 +117,7 @@ class Trainer:
             optimizer=optimizer,
             scheduler=scheduler,
             force=force,
+            teacher=teacher,
             checkpoint=Checkpoint(
                 folder / f"{phase}.safetensors", self.options.checkpoint_every, keep={"arm": arm}
             ),
@@ -218,6 +221,11 @@ def first_rules(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 def forward_of(task: Task) -> Forward:
     """Return how a network runs on a batch of a task: as its loss does, since only that knows the batch."""
     return run_batch if task.loss is cross_entropy else task.loss
+
+
+def distills(options: TrialOptions, task: Task) -> bool:
+    """Say whether networks follow themselves after the cut: only of a classification is it known how."""
+    return options.distill and task.loss is cross_entropy
 
 
 def steps_of(loader: Loader) -> int:

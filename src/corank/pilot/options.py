@@ -38,7 +38,8 @@ class TrialOptions:
     start from, and is left out where a problem brings trained weights. Learning rates fall along a cosine
     inside each part, the same for every arm. The force fades away over the share `cooldown` of the steps
     before the cut, and acts on the layers that a pattern of `force_layers` matches. `precision` is that of
-    training; networks are judged and timed in float32.
+    training; networks are judged and timed in float32. With `distill` every arm of a classification, dense
+    too, follows its own network as it was at the cut while it trains on after it.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -50,6 +51,7 @@ class TrialOptions:
     learning_rate_after: float = 0.01
     weight_decay: float = 5e-4
     precision: Precision = "float32"
+    distill: bool = True
     kind: Kind = "l2"
     strength: float = 0.2
     cooldown: float = 0.0

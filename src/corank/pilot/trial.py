@@ -25,7 +25,7 @@ from corank.inputs import first_tensor
 from corank.latency import LatencyTable
 from corank.pilot.arm import Arm
 from corank.pilot.arm_files import load_arm
-from corank.pilot.arms import Trainer, first_rules
+from corank.pilot.arms import Trainer, distills, first_rules
 from corank.pilot.checks import check_problem
 from corank.pilot.folder import close_work, finished, trial_folder
 from corank.pilot.headline import findings, headline
@@ -249,6 +249,7 @@ def _samples(per_sample: Mapping[str, Tensor], what: str) -> str:
 
 
 def _protocol(problem: Problem, options: TrialOptions, run: Run) -> dict[str, Any]:
+    task = problem.make_task(options.seeds[0])
     return {
         "data": problem.data,
         "model": problem.model,
@@ -268,11 +269,12 @@ def _protocol(problem: Problem, options: TrialOptions, run: Run) -> dict[str, An
             "learning_rate_after_cut": options.learning_rate_after,
             "weight_decay": options.weight_decay,
             "precision": options.precision,
+            "teacher_after_cut": "its own network at the cut" if distills(options, task) else "none",
         },
         "force": {"kind": options.kind, "strength": options.strength, "scale": "mean"},
         "metric": run.metric,
         "target": options.target.to_dict(),
-        "latency_batch": int(first_tensor(problem.make_task(options.seeds[0]).example).shape[0]),
+        "latency_batch": int(first_tensor(task.example).shape[0]),
         **run.terms,
     }
 

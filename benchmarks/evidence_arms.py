@@ -1,0 +1,145 @@
+"""What is done to a network before a cut: the forces, and the other ways of lowering ranks while training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from benchmarks.rank_rivals import kernels
+from corank import AutoStrength, ForceRegularizer, Plan
+from corank.recovery import default_optimizer
+
+TRUNCATE_EVERY = 20  # steps, as in the paper of TRP (Xu et al. 2018)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a regularizer may know: the network, how strong, for how many steps, and the plan of the cut."""
+
+    model: nn.Module
+    strength: float
+    steps: int
+    plan: Callable[[], Plan]
+
+
+class Rival:
+    """Another way of lowering ranks, in the form of a force: `finetune` attaches it to the optimizer."""
+
+    layers = ()
+
+    def __init__(self, start: Start) -> None:
+        self.weights, self.strength, self.step = kernels(start.model), start.strength, 0
+        self._handles: list[Any] = []
+
+    def attach(self, optimizer: Optimizer) -> None:
+        self._handles = [
+            optimizer.register_step_pre_hook(lambda *_: self.before()),
+            optimizer.register_step_post_hook(lambda *_: self._count()),
+        ]
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def observe_loss(self, loss: float) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step = state["step"]
+
+    def before(self) -> None:
+        """Change the gradients."""
+
+    def after(self) -> None:
+        """Change the weights."""
+
+    def _count(self) -> None:
+        self.step += 1
+        self.after()
+
+
+class NuclearNorm(Rival):
+    """Add a subgradient of the nuclear norm, λ U Vᵀ, to each convolution's gradient."""
+
+    @torch.no_grad()
+    def before(self) -> None:
+        for weight in self.weights:
+            u, _, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+            weight.grad.add_((u @ vh).view_as(weight), alpha=self.strength)
+
+
+class Truncation(Rival):
+    """Trained Rank Pruning: every so many steps cut each convolution to the rank of an energy."""
+
+    @torch.no_grad()
+    def after(self) -> None:
+        if self.step % TRUNCATE_EVERY:
+            return
+        for weight in self.weights:
+            u, s, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+            kept = int((s.square().cumsum(0) / s.square().sum() < self.strength).sum()) + 1
+            weight.copy_(((u[:, :kept] * s[:kept]) @ vh[:kept]).view_as(weight))
+
+
+def pat_optimizer(model: nn.Module, learning_rate: float, strength: float) -> Optimizer:
+    """torchao's PAT, around the optimizer that all arms use: the proximal step of the nuclear norm."""
+    from torchao.prototype.pat.optim import PruneOptimizer
+
+    base = default_optimizer(model, learning_rate)
+    forced = {id(one) for one in kernels(model)}
+    (group,) = base.param_groups
+    rest = [one for one in group["params"] if id(one) not in forced]
+    group["params"] = rest
+    options = {"prox_type": "ProxNuclearNorm", "group_type": "SVDGrouper", "reg_lambda": strength}
+    base.add_param_group(
+        {**{k: v for k, v in group.items() if k != "params"}, "params": kernels(model), **options}
+    )
+    return PruneOptimizer(base)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """An arm, and its two trials: learning rate before the cut, and strength in the arm's own terms.
+
+    `dosed` says that the strength is per step, so that what it does grows with the steps.
+    """
+
+    trials: tuple[tuple[float, float], tuple[float, float]]
+    make: Callable[[Start], Any] | None = None
+    optimizer: Callable[[nn.Module, float, float], Optimizer] | None = None
+    dosed: bool = True
+
+
+def _force(kind: str, toward: bool = False) -> Callable[[Start], ForceRegularizer]:
+    return lambda start: ForceRegularizer(
+        start.model, start.strength, kind=kind, toward=start.plan() if toward else None
+    )
+
+
+def _automatic(start: Start) -> ForceRegularizer:
+    return ForceRegularizer(
+        start.model, AutoStrength(steps=start.steps, rank_ratio=start.strength), kind="l2"
+    )
+
+
+ARMS = {
+    "no force": Arm(((0.01, 0.0), (0.02, 0.0))),
+    "l2": Arm(((0.02, 0.003), (0.02, 0.01)), _force("l2")),
+    "l1": Arm(((0.02, 0.003), (0.02, 0.01)), _force("l1")),
+    "subspace": Arm(((0.02, 0.01), (0.02, 0.05)), _force("subspace")),
+    "output": Arm(((0.02, 0.003), (0.02, 0.01)), _force("output")),
+    "AutoStrength": Arm(((0.02, 0.8), (0.02, 0.6)), _automatic, dosed=False),
+    "toward the plan": Arm(((0.02, 0.003), (0.02, 0.01)), _force("output", toward=True)),
+    "subspace, toward the plan": Arm(((0.02, 0.01), (0.02, 0.05)), _force("subspace", toward=True)),
+    "nuclear norm": Arm(((0.02, 1e-4), (0.02, 1e-3)), NuclearNorm),
+    "TRP": Arm(((0.02, 0.98), (0.02, 0.95)), Truncation, dosed=False),
+    "torchao PAT": Arm(((0.02, 1e-4), (0.02, 1e-3)), optimizer=pat_optimizer),
+}
