@@ -27,10 +27,10 @@ from benchmarks.record import RESULTS, describe_run, table
 from corank.cut_targets import parse_target
 from corank.data.cifar10 import read_cifar10
 from corank.data.tasks import make_task
+from corank.decision.intervals import Interval, difference_interval
 from corank.files import write_text
 from corank.pilot.options import ARMS, TrialOptions, split_epochs
 from corank.pilot.problem import Problem
-from corank.pilot.statistics import Interval, difference_interval
 from corank.pilot.tables import label, to_markdown
 from corank.pilot.trial import run_trial
 from corank.weights import file_digest

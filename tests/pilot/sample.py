@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+
+from corank.decision.comparison import compare, find_groups
+from corank.decision.confidence import describe_calibration
+from corank.decision.results import SCHEMA
+from corank.tasks import Classified, Metric
 
 SHAPES = {
     "stem.conv": (16, 9),
@@ -17,6 +23,8 @@ SHAPES = {
     "head.fc": (10, 64),
 }
 ENGINES = ("torch", "onnxruntime")
+CLASSES = tuple(str(i) for i in range(10))
+WRONG = {"dense": range(5), "lowrank": range(10), "force": range(2, 8)}  # samples that an arm gets wrong
 
 
 def make_result(
@@ -25,11 +33,11 @@ def make_result(
     engines: tuple[str, ...] = ENGINES,
     names: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Build a result of schema 1; `names` renames layers."""
+    """Build a result of the present schema; `names` renames layers."""
     generator = np.random.default_rng(7)
     renamed = names or {}
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "corank": "0.1.0",
         "command": "corank pilot --out demo",
         "created": "2026-11-24T10:15:00+00:00",
@@ -46,7 +54,7 @@ def make_result(
             "data": "digits (scikit-learn), 8×8 grey images",
             "model": "corank.pilot.digits:make_network",
             "samples": {"train": 1077, "dev": 360, "final": 360},
-            "classes": [str(i) for i in range(10)],
+            "classes": list(CLASSES),
             "seeds": list(seeds),
             "epochs": {"shared": 6, "before_cut": 12, "after_cut": 8, "total": 26},
             "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0005},
@@ -69,6 +77,8 @@ def _arm(
     dense, force = name == "dense", name == "force"
     accuracy = {"dense": 0.9861, "lowrank": 0.9722, "force": 0.9833}[name]
     difference = None if dense else accuracy - 0.9861
+    said, control = classify(name), classify("dense")
+    groups = find_groups(said.classified, CLASSES, {"pen": ["thin", "thick"] * 180}, 360)
     latency = {e: (1.92 if dense else 1.13 if force else 1.17) * (1 - 0.3 * i) for i, e in enumerate(engines)}
     base = {e: 1.92 * (1 - 0.3 * i) for i, e in enumerate(engines)}
     speedup = {e: base[e] / latency[e] for e in engines}
@@ -79,6 +89,17 @@ def _arm(
         "accuracy_ci": [accuracy - 0.0141, accuracy + 0.0103],
         "accuracy_difference": difference,
         "accuracy_difference_ci": None if difference is None else [difference - 0.0112, difference + 0.0087],
+        "metrics": {
+            "accuracy": {
+                "value": accuracy,
+                "higher_is_better": True,
+                "ci": [accuracy - 0.0141, accuracy + 0.0103],
+                "difference": difference,
+                "difference_ci": None if difference is None else [difference - 0.0112, difference + 0.0087],
+            }
+        },
+        "comparison": None if dense else compare(said, control, groups),
+        "calibration": describe_calibration(said.classified),
         "accuracy_after_cut": None if dense else (0.9417 if force else 0.8139),
         "macs": 5_283_840 if dense else 2_617_344,
         "params": 141_354 if dense else 71_230,
@@ -101,6 +122,18 @@ def _arm(
         "model_file": f"{name}.safetensors",
         "plan_file": None if dense else f"{name}.plan.json",
     }
+
+
+def classify(name: str) -> Metric:
+    """Make up what an arm said of 360 samples."""
+    labels = torch.arange(360) % 10
+    predictions = labels.clone()
+    predictions[list(WRONG[name])] += 1
+    predictions %= 10
+    hits = (predictions == labels).float()
+    confidence = 0.75 + 0.25 * torch.rand(360, generator=torch.Generator().manual_seed(3))
+    classified = Classified(labels, predictions, confidence)
+    return Metric(hits.mean().item(), per_sample=hits, classified=classified)
 
 
 def _layer(name: str, arm: str, generator: np.random.Generator, names: dict[str, str]) -> dict[str, Any]:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from corank.decision.results import candidate_arm, reference_arm
 from corank.pilot.formats import MISSING, interval, known, listing, times
 from corank.pilot.metric import score_of
-from corank.pilot.tables import label, reference_arm
-
-CANDIDATES = ("force", "force_plan", "lowrank")  # the arm that the page is about: the first one that was run
-
-
-def candidate_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the arm to decide on: the one with force, else plain low rank, else any that is not dense."""
-    arms = {arm["name"]: arm for arm in result["arms"] if arm["name"] != "dense"}
-    return next((arms[name] for name in CANDIDATES if name in arms), next(iter(arms.values()), None))
+from corank.pilot.tables import label
 
 
 def headline(result: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from corank.decision.results import reference_arm
 from corank.pilot.formats import (
     BYTES,
     COUNTS,
@@ -82,16 +83,11 @@ def engines(result: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def reference_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the dense arm, which the others are compared with."""
-    return next((arm for arm in result["arms"] if arm["name"] == "dense"), None)
-
-
 def arm_table(result: Mapping[str, Any]) -> Table:
     """Build the main table: a row per arm, with what it reaches and what it costs.
 
     Args:
-        result: a pilot result of schema 1.
+        result: a pilot result.
     Returns: the table; a missing figure reads `not measured`, with `arm["reasons"][field]` below it.
     """
     arms = result["arms"]
@@ -228,7 +224,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     """Write the main table in Markdown, a row per arm, ending in a newline.
 
     Args:
-        result: a pilot result of schema 1.
+        result: a pilot result.
     Returns: a GitHub table with the figures of the page; notes stand in brackets behind a figure.
     """
     return _markdown(arm_table(result))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from torch import Tensor
 from corank import store
 from corank._version import __version__
 from corank.benchmarks import BenchResult, bench
+from corank.decision.results import SCHEMA
 from corank.errors import FileError
 from corank.files import write_text
 from corank.inputs import first_tensor
@@ -36,6 +35,7 @@ from corank.pilot.page import write_report
 from corank.pilot.problem import Problem
 from corank.pilot.proof import what_it_proves
 from corank.pilot.record import record_arm
+from corank.pilot.samples import sample_columns, samples_to_csv
 from corank.pilot.scores import is_share, measure
 from corank.pilot.times import measure_times
 from corank.planning import plan
@@ -44,7 +44,6 @@ from corank.state_files import read_state, write_state
 from corank.tasks import Metric
 
 logger = logging.getLogger(__name__)
-SCHEMA = 1
 
 
 def run_trial(
@@ -97,12 +96,12 @@ def run_trial(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of one seed: a record of each arm, how it was timed, and the deciding metric by sample."""
+    """What came of one seed: a record of each arm, how it was timed, and what was said of each sample."""
 
     records: list[dict[str, Any]]
     terms: dict[str, Any]
     metric: dict[str, Any]
-    per_sample: dict[str, Tensor]
+    samples: dict[str, Tensor]
 
 
 def _measure_table(
@@ -154,14 +153,23 @@ def _run_seed(
     )
     dense = trained[0].model
     records = [
-        record_arm(arm, dense, scores[arm.name], None if arm is trained[0] else scores["dense"], task, result)
+        record_arm(
+            arm,
+            dense,
+            scores[arm.name],
+            None if arm is trained[0] else scores["dense"],
+            task,
+            result,
+            problem.classes,
+        )
         for arm in trained
     ]
     for record in records:
         overhead = force_overhead(start.model, task, options) if ARMS[record["name"]].force else None
         record["force_overhead"] = overhead and overhead[0]
         record["force_overhead_ci"] = overhead and list(overhead[1])
-    run = Run(records, _terms(result), _metric(scores["dense"]), _per_sample(scores))
+    metric = _metric(scores["dense"])
+    run = Run(records, _terms(result), metric, sample_columns(scores, metric["share"]))
     write_state(folder / "done.safetensors", asdict(run))
     return run
 
@@ -181,11 +189,6 @@ def _metric(scores: Mapping[str, Metric]) -> dict[str, Any]:
     return {"name": name, "higher_is_better": metric.higher_is_better, "share": is_share(metric)}
 
 
-def _per_sample(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Tensor]:
-    found = {arm: next(iter(metrics.values())).per_sample for arm, metrics in scores.items()}
-    return {arm: values for arm, values in found.items() if values is not None}
-
-
 def _write_all(
     out: Path,
     work: Path,
@@ -196,10 +199,8 @@ def _write_all(
 ) -> dict[str, Any]:
     first = runs[0]
     _write_models(out, work / f"seed{options.seeds[0]}", problem, first.records)
-    if first.per_sample:
-        write_text(
-            out / "samples.csv", _samples(first.per_sample, "correct" if first.metric["share"] else "value")
-        )
+    if first.samples:
+        write_text(out / "samples.csv", samples_to_csv(first.samples))
     final = problem.samples["final"]
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -238,16 +239,6 @@ def _write_model(out: Path, problem: Problem, arm: Arm, record: dict[str, Any]) 
         write_text(out / record["plan_file"], arm.plan.to_json())
 
 
-def _samples(per_sample: Mapping[str, Tensor], what: str) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["final_sample", *(f"{name}_{what}" for name in per_sample)])
-    columns = [(one.int() if what == "correct" else one).tolist() for one in per_sample.values()]
-    for number, row in enumerate(zip(*columns, strict=True)):
-        table.writerow([number, *row])
-    return text.getvalue()
-
-
 def _protocol(problem: Problem, options: TrialOptions, run: Run) -> dict[str, Any]:
     return {
         "data": problem.data,
@@ -283,21 +274,3 @@ def _spread(options: TrialOptions, runs: list[list[dict[str, Any]]]) -> dict[str
         speedup = {engine: [one["speedup"][engine] for one in row] for engine in row[0]["speedup"]}
         arms[row[0]["name"]] = {"accuracy": accuracy, "mean_accuracy": fmean(accuracy), "speedup": speedup}
     return {"seeds": list(options.seeds), "arms": arms}
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a pilot.json.
-
-    Raises: FileError, when it is absent, not JSON, or of another schema.
-    """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(
-            f"{path}: cannot be read ({error.strerror}). Give the pilot.json of a trial."
-        ) from error
-    except ValueError as error:
-        raise FileError(f"{path}: not JSON ({error}). Give the pilot.json of a trial.") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise FileError(f"{path}: not a pilot.json of schema {SCHEMA}. Run the trial again with this corank.")
-    return result
