@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
     from corank.compression import Result, compress
+    from corank.decision.gate import Decision, gate
+    from corank.decision.policy import Policy
     from corank.decomposition import decompose
     from corank.errors import (
         CorankError,
@@ -53,6 +55,8 @@ _HOMES = {
     "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.compression": ("Result", "compress"),
+    "corank.decision.gate": ("Decision", "gate"),
+    "corank.decision.policy": ("Policy",),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
     "corank.exporting": ("export",),
@@ -88,6 +92,7 @@ __all__ = [
     "Checkpoint",
     "Choice",
     "CorankError",
+    "Decision",
     "Distillation",
     "Energy",
     "Error",
@@ -102,6 +107,7 @@ __all__ = [
     "Metric",
     "Moments",
     "Plan",
+    "Policy",
     "Ranks",
     "Result",
     "Space",
@@ -120,6 +126,7 @@ __all__ = [
     "finetune",
     "fold",
     "force_loss",
+    "gate",
     "headroom",
     "latency_table",
     "load",

@@ -10,6 +10,7 @@ import torch
 from corank.decision.comparison import compare, find_groups
 from corank.decision.confidence import describe_calibration
 from corank.decision.results import SCHEMA
+from corank.pilot.conclusion import conclude
 from corank.tasks import Classified, Metric
 
 SHAPES = {
@@ -36,20 +37,11 @@ def make_result(
     """Build a result of the present schema; `names` renames layers."""
     generator = np.random.default_rng(7)
     renamed = names or {}
-    return {
+    result: dict[str, Any] = {
         "schema": SCHEMA,
         "corank": "0.1.0",
         "command": "corank pilot --out demo",
         "created": "2026-11-24T10:15:00+00:00",
-        "summary": [
-            "Made-up figures for a test: the force lowers the rank of five of seven convolutions.",
-            "Made-up figures for a test: the extra training time is 4%.",
-        ],
-        "proves": [
-            "The interval of the accuracy comes from 360 images resampled in pairs; it covers the luck of "
-            "the sample, not the luck of the training run.",
-            "It does not show that the same strength suits another network.",
-        ],
         "protocol": {
             "data": "digits (scikit-learn), 8×8 grey images",
             "model": "corank.pilot.digits:make_network",
@@ -69,6 +61,7 @@ def make_result(
         "arms": [_arm(name, generator, engines, renamed) for name in ("dense", "lowrank", "force")],
         "spread": _spread(seeds, engines, generator) if len(seeds) > 1 else None,
     }
+    return conclude(result)
 
 
 def _arm(

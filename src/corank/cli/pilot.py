@@ -39,6 +39,9 @@ def pilot(
     keep: Keep = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine to time; may be repeated.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads for every engine.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Terms of the decision, in YAML; see docs/gate.md.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace a finished trial in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -52,6 +55,7 @@ def pilot(
     """
     from corank.cli.recipes import Recipe, make_options, merge, read_recipe
     from corank.cut_targets import parse_target
+    from corank.decision.policy import Policy
     from corank.errors import CorankError
     from corank.pilot.tables import metrics_to_markdown, to_markdown
     from corank.pilot.trial import run_trial
@@ -84,8 +88,15 @@ def pilot(
     )
     options = make_options(both.options, trained="weights" in both.problem)
     command = shlex.join(["corank", *sys.argv[1:]])
+    terms = None if policy is None else Policy.read(policy)
     result = run_trial(
-        find_problem(both.problem), out, options, command=command, progress=not quiet, again=again
+        find_problem(both.problem),
+        out,
+        options,
+        command=command,
+        progress=not quiet,
+        again=again,
+        policy=terms,
     )
     if as_json:
         typer.echo(json.dumps(result, indent=1))
@@ -93,4 +104,5 @@ def pilot(
         typer.echo(to_markdown(result))
         if metrics := metrics_to_markdown(result):
             typer.echo(f"\n{metrics}")
+        typer.echo(f"\n{result['decision']['sentence']}")
         typer.echo(f"\nThe report: {out / 'report.html'}")

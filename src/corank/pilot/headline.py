@@ -84,6 +84,7 @@ def findings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Speed": _measured(arm),
         score_of(result).title: _accuracy(arm, result),
         "Without the force": _compared(arm, result),
+        "Decision": str((result.get("decision") or {}).get("sentence") or ""),
         "Limits": _limits(result),
     }
     return [(about, sentence) for about, sentence in said.items() if sentence]

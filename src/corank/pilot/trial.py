@@ -17,6 +17,7 @@ from torch import Tensor
 from corank import store
 from corank._version import __version__
 from corank.benchmarks import BenchResult, bench
+from corank.decision.policy import Policy
 from corank.decision.results import SCHEMA
 from corank.errors import FileError
 from corank.files import write_text
@@ -26,14 +27,13 @@ from corank.pilot.arm import Arm
 from corank.pilot.arm_files import load_arm
 from corank.pilot.arms import Trainer, first_rules
 from corank.pilot.checks import check_problem
+from corank.pilot.conclusion import conclude
 from corank.pilot.folder import close_work, finished, trial_folder
-from corank.pilot.headline import findings, headline
 from corank.pilot.identity import identity_of
 from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.overhead import force_overhead
 from corank.pilot.page import write_report
 from corank.pilot.problem import Problem
-from corank.pilot.proof import what_it_proves
 from corank.pilot.record import record_arm
 from corank.pilot.samples import sample_columns, samples_to_csv
 from corank.pilot.scores import is_share, measure
@@ -54,6 +54,7 @@ def run_trial(
     command: str,
     progress: bool = True,
     again: bool = False,
+    policy: Policy | None = None,
 ) -> dict[str, Any]:
     """Run all arms for every seed and write `pilot.json`, `report.html`, models, plans and samples.
 
@@ -71,6 +72,7 @@ def run_trial(
         command: how the trial was started, for the report.
         progress: show bars on a terminal, log lines elsewhere.
         again: replace a finished trial in the folder.
+        policy: the terms of the decision; None is the default, or what a finished trial was decided by.
     Returns: what `pilot.json` holds.
     Raises: CorankError, before any work for what can be known then; for what cannot be trained, cut, measured
         or written; for a folder that is in use or holds another trial.
@@ -80,6 +82,9 @@ def run_trial(
     identity = identity_of(problem, options.to_dict())
     if not again and (result := finished(out, identity)) is not None:
         logger.info("%s: this trial is done already; --again runs it anew", out)
+        before = json.dumps(result)
+        if json.dumps(conclude(result, policy)) != before:
+            write_files(result, out)
         return result
     counts = check_problem(problem, options)
     if not problem.samples:
@@ -89,7 +94,9 @@ def run_trial(
         runs = [
             _run_seed(problem, seed, options, table, work / f"seed{seed}", progress) for seed in options.seeds
         ]
-        result = _write_all(out, work, problem, options, runs, {"command": command, "identity": identity})
+        started = {"command": command, "identity": identity}
+        result = conclude(_describe(out, work, problem, options, runs, started), policy)
+        write_files(result, out)
         close_work(work)
     return result
 
@@ -189,7 +196,13 @@ def _metric(scores: Mapping[str, Metric]) -> dict[str, Any]:
     return {"name": name, "higher_is_better": metric.higher_is_better, "share": is_share(metric)}
 
 
-def _write_all(
+def write_files(result: dict[str, Any], out: Path) -> None:
+    """Write the page and pilot.json, which comes last."""
+    write_report(result, out / "report.html")
+    write_text(out / "pilot.json", json.dumps(result, indent=1))
+
+
+def _describe(
     out: Path,
     work: Path,
     problem: Problem,
@@ -201,21 +214,15 @@ def _write_all(
     _write_models(out, work / f"seed{options.seeds[0]}", problem, first.records)
     if first.samples:
         write_text(out / "samples.csv", samples_to_csv(first.samples))
-    final = problem.samples["final"]
-    result: dict[str, Any] = {
+    return {
         "schema": SCHEMA,
         "corank": __version__,
         **started,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "proves": what_it_proves(first.records, final, len(options.seeds), share=first.metric["share"]),
         "protocol": _protocol(problem, options, first),
         "arms": first.records,
         "spread": _spread(options, [run.records for run in runs]) if len(runs) > 1 else None,
     }
-    result["summary"] = [headline(result), *(sentence for _, sentence in findings(result))]
-    write_report(result, out / "report.html")
-    write_text(out / "pilot.json", json.dumps(result, indent=1))
-    return result
 
 
 def _write_models(out: Path, folder: Path, problem: Problem, records: list[dict[str, Any]]) -> None:
