@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from corank.strength import Adaptive, AutoStrength
     from corank.surrogate import force_loss
     from corank.targets import Target
-    from corank.tasks import Metric, Task, classification
+    from corank.tasks import Classified, Metric, Pixels, Task, classification
     from corank.training import Checkpoint
     from corank.tuning import Space, tune
     from corank.verdicts import Verdict
@@ -75,7 +75,7 @@ _HOMES = {
     "corank.strength": ("Adaptive", "AutoStrength"),
     "corank.surrogate": ("force_loss",),
     "corank.targets": ("Target",),
-    "corank.tasks": ("Metric", "Task", "classification"),
+    "corank.tasks": ("Classified", "Metric", "Pixels", "Task", "classification"),
     "corank.training": ("Checkpoint",),
     "corank.tuning": ("Space", "tune"),
     "corank.verdicts": ("Verdict",),
@@ -91,6 +91,7 @@ __all__ = [
     "Budget",
     "Checkpoint",
     "Choice",
+    "Classified",
     "CorankError",
     "Decision",
     "Distillation",
@@ -106,6 +107,7 @@ __all__ = [
     "LayerError",
     "Metric",
     "Moments",
+    "Pixels",
     "Plan",
     "Policy",
     "Ranks",

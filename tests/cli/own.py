@@ -234,3 +234,20 @@ def named(seed):
         evaluate=regression_metrics,
         example={"pixels": EXAMPLE},
     )
+
+
+def pictured(seed):
+    """Images whose scale is known, with a slice."""
+    return make(*parts(), pixels=corank.Pixels((0.5,), (0.25,)), slices={"early": [True] * 10 + [False] * 20})
+
+
+def shifted_parts():
+    return DataLoader(parts(shift=0.5)[0], 16)
+
+
+def wrong_slices(seed):
+    return make(*parts(), slices={"early": [True] * 10})
+
+
+def odd_slices(seed):
+    return make(*parts(), slices={"early": [0.5] * 30})

@@ -82,6 +82,13 @@ CASES = {
         _task("failing_metric"),
         "evaluate: it failed on the first dev batch (ZeroDivisionError",
     ),
+    "slice too short": (_task("wrong_slices"), "slices: 'early' has 10 values and final has 30 samples"),
+    "slice of fractions": (_task("odd_slices"), "slices: 'early' holds 0.5"),
+    "drift without a scale": (_task("seeded", "--drift"), "does not say how its inputs came from images"),
+    "shifted not there": (_task("seeded", "--shifted", f"{OWN}:absent"), "has no 'absent'"),
+    "shifted fails": (_task("seeded", "--shifted", f"{OWN}:failing"), "fails (RuntimeError: no such)"),
+    "shifted is a number": (_task("seeded", "--shifted", f"{OWN}:NUMBER"), "is a int. Name batches"),
+    "policy key": (_task("seeded", "--policy", "data/policy.yaml"), "the nearest is 'margin'"),
     # built-in data
     "unknown data": ([*QUICK, "--data", "imagenet"], "data: allowed is package.module:task, got 'imagenet'"),
     "digits in a folder": (_task("net", "--data", "digits:here"), "data: allowed are digits"),
@@ -217,6 +224,7 @@ def data(tmp_path_factory):
         "epochs": "before_cut = 3",
     }.items():
         (folder / f"{name}.toml").write_text(text)
+    (folder / "policy.yaml").write_text("marjin: 0.1")
     (folder / "done" / "pilot.json").write_text(json.dumps({"schema": 1, "identity": {"kind": "l1"}}))
     (folder / "old" / "pilot.json").write_text(json.dumps({"schema": 1}))
     (folder / "half" / "work" / "trial.json").write_text(json.dumps({"kind": "l1"}))

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.problems import Data, Keep, Model, find_problem
+from corank.cli.problems import Data, Keep, Model, Shifted, find_problem
 
 _TARGET = (
     "Such as macs=0.35 or latency=0.5,backend=onnxruntime; also params, bytes, peak_memory, latency_ms, "
@@ -38,6 +38,8 @@ def pilot(
     strength: Annotated[float | None, typer.Option(help="Its strength (mean scale).")] = None,
     keep: Keep = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine to time; may be repeated.")] = None,
+    drift: Annotated[bool, typer.Option("--drift", help="Measure on images made worse, too.")] = False,
+    shifted: Shifted = None,
     threads: Annotated[int | None, typer.Option(help="Threads for every engine.")] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Terms of the decision, in YAML; see docs/gate.md.")
@@ -74,6 +76,7 @@ def pilot(
             "model": model,
             "weights": None if weights is None else str(weights),
             "keep": tuple(keep) if keep else None,
+            "shifted": shifted,
         },
         {
             "arms": None if arms is None else tuple(one.strip() for one in arms.split(",")),
@@ -84,6 +87,7 @@ def pilot(
             "strength": strength,
             "backends": tuple(backend) if backend else None,
             "threads": threads,
+            "drift": drift or None,
         },
     )
     options = make_options(both.options, trained="weights" in both.problem)

@@ -127,6 +127,21 @@ def metric_difference(
     )
 
 
+def two_sample_interval(values: Tensor, others: Tensor, seed: int = 0) -> Interval:
+    """Return the 95% interval of the mean of values minus that of other samples, each resampled alone."""
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (values.double().numpy(), others.double().numpy()),
+        lambda one, two, axis: one.mean(axis) - two.mean(axis),
+        n_resamples=RESAMPLES,
+        batch=max(1, _BATCH // (len(values) + len(others))),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
+
+
 def _resampled(n: int, statistic: Callable[[Tensor], float], confidence: float, seed: int) -> Interval:
     from scipy.stats import bootstrap
 

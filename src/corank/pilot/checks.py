@@ -20,6 +20,7 @@ from corank.inputs import call, tensors
 from corank.layers import copy_network, match_names, named_weighted
 from corank.mishaps import is_out_of_memory, memory_advice
 from corank.pilot.arms import first_rules, make_force
+from corank.pilot.corruptions import require_images
 from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.problem import Problem
 from corank.planning import plan
@@ -61,6 +62,10 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
     with undisturbed(task.train):
         counts = check_data(task, outputs)
         _check_batch(model, task)
+        if options.drift:
+            require_images(next(iter(task.final)), task.pixels)
+    if problem.shifted is not None:
+        _look("shifted", problem.shifted[1], task.loss is cross_entropy, outputs)
     check_slices(task, counts["final"])
     if any(ARMS[name].force for name in options.arms):
         make_force(model, options)

@@ -36,7 +36,8 @@ class TrialOptions:
     Every arm trains `shared + before_cut + after_cut` epochs; the first part is one training that all arms
     start from, and is left out where a problem brings trained weights. Learning rates fall along a cosine
     inside each part, the same for every arm. The force fades away over the share `cooldown` of the steps
-    before the cut, and acts on the layers that a pattern of `force_layers` matches.
+    before the cut, and acts on the layers that a pattern of `force_layers` matches. `drift` also measures
+    every arm on final images that were made worse.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -59,6 +60,7 @@ class TrialOptions:
     rounds: int = 40
     seeds: tuple[int, ...] = (0,)
     checkpoint_every: int = 500
+    drift: bool = False
 
     def __post_init__(self) -> None:
         for name, least in _EPOCHS.items():
@@ -70,6 +72,8 @@ class TrialOptions:
                 raise CorankError(f"{name}: allowed is a number in (0, 10), got {getattr(self, name)}.")
         if not 0 <= self.weight_decay < 1:
             raise CorankError(f"weight_decay: allowed is a number in [0, 1), got {self.weight_decay}.")
+        if not isinstance(self.drift, bool):
+            raise CorankError(f"drift: allowed is true or false, got {self.drift!r}.")
         require_strength(self.strength, "strength")
         if not 0 <= self.cooldown <= 1:
             raise CorankError(f"cooldown: allowed is a share in [0, 1], got {self.cooldown}.")

@@ -28,6 +28,7 @@ from corank.pilot.arm_files import load_arm
 from corank.pilot.arms import Trainer, first_rules
 from corank.pilot.checks import check_problem
 from corank.pilot.conclusion import conclude
+from corank.pilot.drift import measure_drift
 from corank.pilot.folder import close_work, finished, trial_folder
 from corank.pilot.identity import identity_of
 from corank.pilot.options import ARMS, TrialOptions
@@ -41,7 +42,7 @@ from corank.pilot.times import measure_times
 from corank.planning import plan
 from corank.replay import set_seed
 from corank.state_files import read_state, write_state
-from corank.tasks import Metric
+from corank.tasks import Metric, Task
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,9 @@ def _run_seed(
         )
         for arm in trained
     ]
+    drift = _measure_drift(trained, scores, problem, task, options) if seed == options.seeds[0] else {}
     for record in records:
+        record["drift"] = drift.get(record["name"])
         overhead = force_overhead(start.model, task, options) if ARMS[record["name"]].force else None
         record["force_overhead"] = overhead and overhead[0]
         record["force_overhead_ci"] = overhead and list(overhead[1])
@@ -179,6 +182,24 @@ def _run_seed(
     run = Run(records, _terms(result), metric, sample_columns(scores, metric["share"]))
     write_state(folder / "done.safetensors", asdict(run))
     return run
+
+
+def _measure_drift(
+    trained: list[Arm],
+    scores: Mapping[str, Mapping[str, Metric]],
+    problem: Problem,
+    task: Task,
+    options: TrialOptions,
+) -> dict[str, dict[str, Any]]:
+    if not options.drift and problem.shifted is None:
+        return {}
+    return measure_drift(
+        {arm.name: arm.model for arm in trained},
+        {arm: next(iter(metrics.values())) for arm, metrics in scores.items()},
+        task,
+        corruptions=options.drift,
+        shifted=problem.shifted,
+    )
 
 
 def _terms(result: BenchResult) -> dict[str, Any]:
