@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
     from corank.compression import Result, compress
+    from corank.decision.economics import Economics
     from corank.decision.gate import Decision, gate
     from corank.decision.policy import Policy
     from corank.decomposition import decompose
@@ -55,6 +56,7 @@ _HOMES = {
     "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.compression": ("Result", "compress"),
+    "corank.decision.economics": ("Economics",),
     "corank.decision.gate": ("Decision", "gate"),
     "corank.decision.policy": ("Policy",),
     "corank.decomposition": ("decompose",),
@@ -95,6 +97,7 @@ __all__ = [
     "CorankError",
     "Decision",
     "Distillation",
+    "Economics",
     "Energy",
     "Error",
     "ExtraError",

@@ -89,6 +89,12 @@ CASES = {
     "shifted fails": (_task("seeded", "--shifted", f"{OWN}:failing"), "fails (RuntimeError: no such)"),
     "shifted is a number": (_task("seeded", "--shifted", f"{OWN}:NUMBER"), "is a int. Name batches"),
     "policy key": (_task("seeded", "--policy", "data/policy.yaml"), "the nearest is 'margin'"),
+    "policy engine": (_task("seeded", "--policy", "data/engine.yaml"), "engines: allowed are torch, which"),
+    "policy arm": (_task("seeded", "--policy", "data/arm.yaml"), "arm: allowed are lowrank, force in this"),
+    "economics engine": (
+        _task("seeded", "--economics", "data/costs.toml"),
+        "backend: allowed are torch, which",
+    ),
     # built-in data
     "unknown data": ([*QUICK, "--data", "imagenet"], "data: allowed is package.module:task, got 'imagenet'"),
     "digits in a folder": (_task("net", "--data", "digits:here"), "data: allowed are digits"),
@@ -224,6 +230,9 @@ def data(tmp_path_factory):
         "epochs": "before_cut = 3",
     }.items():
         (folder / f"{name}.toml").write_text(text)
+    (folder / "engine.yaml").write_text("engines: [openvino]")
+    (folder / "arm.yaml").write_text("arm: force_plan")
+    (folder / "costs.toml").write_text('cost_per_hour = 1\nrequests_per_day = 9\nbackend = "openvino"')
     (folder / "policy.yaml").write_text("marjin: 0.1")
     (folder / "done" / "pilot.json").write_text(json.dumps({"schema": 1, "identity": {"kind": "l1"}}))
     (folder / "old" / "pilot.json").write_text(json.dumps({"schema": 1}))

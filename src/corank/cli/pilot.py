@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.problems import Data, Keep, Model, Shifted, find_problem
+from corank.cli.problems import Costs, Data, Keep, Model, Shifted, find_problem
 
 _TARGET = (
     "Such as macs=0.35 or latency=0.5,backend=onnxruntime; also params, bytes, peak_memory, latency_ms, "
@@ -40,6 +40,8 @@ def pilot(
     backend: Annotated[list[str] | None, typer.Option(help="Engine to time; may be repeated.")] = None,
     drift: Annotated[bool, typer.Option("--drift", help="Measure on images made worse, too.")] = False,
     shifted: Shifted = None,
+    energy: Annotated[bool, typer.Option("--energy", help="Estimate the energy of an inference.")] = False,
+    economics: Costs = None,
     threads: Annotated[int | None, typer.Option(help="Threads for every engine.")] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Terms of the decision, in YAML; see docs/gate.md.")
@@ -57,6 +59,7 @@ def pilot(
     """
     from corank.cli.recipes import Recipe, make_options, merge, read_recipe
     from corank.cut_targets import parse_target
+    from corank.decision.economics import Economics
     from corank.decision.policy import Policy
     from corank.errors import CorankError
     from corank.pilot.tables import metrics_to_markdown, to_markdown
@@ -88,10 +91,12 @@ def pilot(
             "backends": tuple(backend) if backend else None,
             "threads": threads,
             "drift": drift or None,
+            "energy": energy or None,
         },
     )
     options = make_options(both.options, trained="weights" in both.problem)
     command = shlex.join(["corank", *sys.argv[1:]])
+    numbers = None if economics is None else Economics.read(economics)
     terms = None if policy is None else Policy.read(policy)
     result = run_trial(
         find_problem(both.problem),
@@ -101,6 +106,7 @@ def pilot(
         progress=not quiet,
         again=again,
         policy=terms,
+        economics=numbers,
     )
     if as_json:
         typer.echo(json.dumps(result, indent=1))
@@ -108,5 +114,7 @@ def pilot(
         typer.echo(to_markdown(result))
         if metrics := metrics_to_markdown(result):
             typer.echo(f"\n{metrics}")
+        for line in (result["economics"] or {}).get("said") or []:
+            typer.echo(line)
         typer.echo(f"\n{result['decision']['sentence']}")
         typer.echo(f"\nThe report: {out / 'report.html'}")

@@ -22,6 +22,9 @@ Model: TypeAlias = Annotated[str | None, typer.Option(help="Your network: packag
 Shifted: TypeAlias = Annotated[
     str | None, typer.Option(help="A second data set, to judge under shift: package.module:loader.")
 ]
+Costs: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Your numbers in TOML, to count what it saves; see docs/gate.md.")
+]
 Keep: TypeAlias = Annotated[list[str] | None, typer.Option(help="Layer never to cut; may be repeated.")]
 
 

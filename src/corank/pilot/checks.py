@@ -36,7 +36,13 @@ _ENGINES: dict[str, Callable[[], object]] = {
     ),
     "openvino": import_openvino,
 }
-PACKAGES = {"jinja2": "report", "matplotlib": "report", "statsmodels": "decision", "pydantic": "decision"}
+PACKAGES = {
+    "jinja2": "report",
+    "matplotlib": "report",
+    "statsmodels": "decision",
+    "pydantic": "decision",
+    "babel": "decision",
+}
 Value = TypeVar("Value")
 
 
@@ -64,6 +70,8 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
         _check_batch(model, task)
         if options.drift:
             require_images(next(iter(task.final)), task.pixels)
+    if options.energy:
+        import_extra("codecarbon", "energy")
     if problem.shifted is not None:
         _look("shifted", problem.shifted[1], task.loss is cross_entropy, outputs)
     check_slices(task, counts["final"])

@@ -85,6 +85,7 @@ def findings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         score_of(result).title: _accuracy(arm, result),
         "Without the force": _compared(arm, result),
         "Decision": str((result.get("decision") or {}).get("sentence") or ""),
+        "Money": " ".join((result.get("economics") or {}).get("said") or []),
         "Limits": _limits(result),
     }
     return [(about, sentence) for about, sentence in said.items() if sentence]

@@ -37,7 +37,7 @@ class TrialOptions:
     start from, and is left out where a problem brings trained weights. Learning rates fall along a cosine
     inside each part, the same for every arm. The force fades away over the share `cooldown` of the steps
     before the cut, and acts on the layers that a pattern of `force_layers` matches. `drift` also measures
-    every arm on final images that were made worse.
+    every arm on final images that were made worse, `energy` estimates what an inference takes.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -61,6 +61,7 @@ class TrialOptions:
     seeds: tuple[int, ...] = (0,)
     checkpoint_every: int = 500
     drift: bool = False
+    energy: bool = False
 
     def __post_init__(self) -> None:
         for name, least in _EPOCHS.items():
@@ -72,8 +73,9 @@ class TrialOptions:
                 raise CorankError(f"{name}: allowed is a number in (0, 10), got {getattr(self, name)}.")
         if not 0 <= self.weight_decay < 1:
             raise CorankError(f"weight_decay: allowed is a number in [0, 1), got {self.weight_decay}.")
-        if not isinstance(self.drift, bool):
-            raise CorankError(f"drift: allowed is true or false, got {self.drift!r}.")
+        for name in ("drift", "energy"):
+            if not isinstance(getattr(self, name), bool):
+                raise CorankError(f"{name}: allowed is true or false, got {getattr(self, name)!r}.")
         require_strength(self.strength, "strength")
         if not 0 <= self.cooldown <= 1:
             raise CorankError(f"cooldown: allowed is a share in [0, 1], got {self.cooldown}.")

@@ -17,6 +17,7 @@ from torch import Tensor
 from corank import store
 from corank._version import __version__
 from corank.benchmarks import BenchResult, bench
+from corank.decision.economics import Economics
 from corank.decision.policy import Policy
 from corank.decision.results import SCHEMA
 from corank.errors import FileError
@@ -27,8 +28,9 @@ from corank.pilot.arm import Arm
 from corank.pilot.arm_files import load_arm
 from corank.pilot.arms import Trainer, first_rules
 from corank.pilot.checks import check_problem
-from corank.pilot.conclusion import conclude
+from corank.pilot.conclusion import conclude, require_terms
 from corank.pilot.drift import measure_drift
+from corank.pilot.energy import measure_energy
 from corank.pilot.folder import close_work, finished, trial_folder
 from corank.pilot.identity import identity_of
 from corank.pilot.options import ARMS, TrialOptions
@@ -56,6 +58,7 @@ def run_trial(
     progress: bool = True,
     again: bool = False,
     policy: Policy | None = None,
+    economics: Economics | None = None,
 ) -> dict[str, Any]:
     """Run all arms for every seed and write `pilot.json`, `report.html`, models, plans and samples.
 
@@ -74,6 +77,7 @@ def run_trial(
         progress: show bars on a terminal, log lines elsewhere.
         again: replace a finished trial in the folder.
         policy: the terms of the decision; None is the default, or what a finished trial was decided by.
+        economics: the user's numbers, for what it saves; None leaves money out, or keeps it.
     Returns: what `pilot.json` holds.
     Raises: CorankError, before any work for what can be known then; for what cannot be trained, cut, measured
         or written; for a folder that is in use or holds another trial.
@@ -84,9 +88,10 @@ def run_trial(
     if not again and (result := finished(out, identity)) is not None:
         logger.info("%s: this trial is done already; --again runs it anew", out)
         before = json.dumps(result)
-        if json.dumps(conclude(result, policy)) != before:
+        if json.dumps(conclude(result, policy, economics)) != before:
             write_files(result, out)
         return result
+    require_terms(options.arms, options.backends, policy, economics)
     counts = check_problem(problem, options)
     if not problem.samples:
         problem = replace(problem, samples=counts)
@@ -96,7 +101,7 @@ def run_trial(
             _run_seed(problem, seed, options, table, work / f"seed{seed}", progress) for seed in options.seeds
         ]
         started = {"command": command, "identity": identity}
-        result = conclude(_describe(out, work, problem, options, runs, started), policy)
+        result = conclude(_describe(out, work, problem, options, runs, started), policy, economics)
         write_files(result, out)
         close_work(work)
     return result
@@ -173,7 +178,10 @@ def _run_seed(
         for arm in trained
     ]
     drift = _measure_drift(trained, scores, problem, task, options) if seed == options.seeds[0] else {}
+    models = {arm.name: arm.model for arm in trained}
+    energy = measure_energy(models, task.example) if options.energy and seed == options.seeds[0] else {}
     for record in records:
+        record["energy"] = energy.get(record["name"])
         record["drift"] = drift.get(record["name"])
         overhead = force_overhead(start.model, task, options) if ARMS[record["name"]].force else None
         record["force_overhead"] = overhead and overhead[0]
