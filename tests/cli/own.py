@@ -245,6 +245,16 @@ def shifted_parts():
     return DataLoader(parts(shift=0.5)[0], 16)
 
 
+def folded(seed, fold=None, folds=None):
+    """Data that can be split again; fold 0 to folds − 1 of train and dev."""
+    train, dev, final = parts()
+    if fold is None:
+        return make(train, dev, final)
+    x, y = (torch.cat([a, b]) for a, b in zip(train.tensors, dev.tensors, strict=True))
+    held = torch.arange(len(y)) % folds == fold
+    return make(TensorDataset(x[~held], y[~held]), dev, TensorDataset(x[held], y[held]))
+
+
 def wrong_slices(seed):
     return make(*parts(), slices={"early": [True] * 10})
 

@@ -95,6 +95,12 @@ CASES = {
         _task("seeded", "--economics", "data/costs.toml"),
         "backend: allowed are torch, which",
     ),
+    "folds too few": (_task("seeded", "--folds", "2"), "folds: allowed is a whole number of folds from 3"),
+    "folds of own data": (_task("seeded", "--folds", "3"), "cannot be split again. Write the factory as"),
+    "folds of seen data": (
+        [*QUICK, "--folds", "3", "--model", f"{OWN}:net", "--weights", "data/right.safetensors"],
+        "folds: trained weights have seen the samples",
+    ),
     # built-in data
     "unknown data": ([*QUICK, "--data", "imagenet"], "data: allowed is package.module:task, got 'imagenet'"),
     "digits in a folder": (_task("net", "--data", "digits:here"), "data: allowed are digits"),
@@ -218,6 +224,7 @@ def data(tmp_path_factory):
     torch.save(weights, folder / "a.pth")
     (folder / "b.pkl").write_bytes(pickle.dumps({"a": 1}))
     (folder / "text.safetensors").write_text("not tensors at all")
+    save_file(weights, folder / "right.safetensors")
     save_file({"conv.weight": torch.ones(1)}, folder / "names.safetensors")
     save_file(weights | {"0.weight": torch.ones(8, 1, 5, 5)}, folder / "shapes.safetensors")
     save_file(weights | {"0.bias": torch.full((8,), float("nan"))}, folder / "nan.safetensors")

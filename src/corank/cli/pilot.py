@@ -32,6 +32,7 @@ def pilot(
     arms: Annotated[str | None, typer.Option(help="Of dense,lowrank,force,force_plan, by commas.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each arm, before and after the cut.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Repeat with this many seeds.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Cross-validate on so many folds, too.")] = None,
     target: Annotated[str | None, typer.Option(help=_TARGET)] = None,
     macs: Annotated[float | None, typer.Option(help="Short for --target macs=…")] = None,
     kind: Annotated[str | None, typer.Option(help="The force: l2, l1, subspace, output and others.")] = None,
@@ -62,6 +63,7 @@ def pilot(
     from corank.decision.economics import Economics
     from corank.decision.policy import Policy
     from corank.errors import CorankError
+    from corank.pilot.decision_tables import decision_to_markdown
     from corank.pilot.tables import metrics_to_markdown, to_markdown
     from corank.pilot.trial import run_trial
 
@@ -86,6 +88,7 @@ def pilot(
             "epochs": epochs,
             "seeds": None if seeds is None else tuple(range(seeds)),
             "target": None if wanted is None else parse_target(wanted),
+            "folds": folds,
             "kind": kind,
             "strength": strength,
             "backends": tuple(backend) if backend else None,
@@ -114,7 +117,6 @@ def pilot(
         typer.echo(to_markdown(result))
         if metrics := metrics_to_markdown(result):
             typer.echo(f"\n{metrics}")
-        for line in (result["economics"] or {}).get("said") or []:
-            typer.echo(line)
+        typer.echo(f"\n{decision_to_markdown(result)}")
         typer.echo(f"\n{result['decision']['sentence']}")
         typer.echo(f"\nThe report: {out / 'report.html'}")

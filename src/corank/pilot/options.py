@@ -37,7 +37,8 @@ class TrialOptions:
     start from, and is left out where a problem brings trained weights. Learning rates fall along a cosine
     inside each part, the same for every arm. The force fades away over the share `cooldown` of the steps
     before the cut, and acts on the layers that a pattern of `force_layers` matches. `drift` also measures
-    every arm on final images that were made worse, `energy` estimates what an inference takes.
+    every arm on final images that were made worse, `energy` estimates what an inference takes,
+    and `folds`, where it is not 0, trains every arm again on so many splits of train and dev.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -62,6 +63,7 @@ class TrialOptions:
     checkpoint_every: int = 500
     drift: bool = False
     energy: bool = False
+    folds: int = 0
 
     def __post_init__(self) -> None:
         for name, least in _EPOCHS.items():
@@ -73,6 +75,8 @@ class TrialOptions:
                 raise CorankError(f"{name}: allowed is a number in (0, 10), got {getattr(self, name)}.")
         if not 0 <= self.weight_decay < 1:
             raise CorankError(f"weight_decay: allowed is a number in [0, 1), got {self.weight_decay}.")
+        if self.folds != 0:
+            _require_whole("folds", self.folds, 3, "folds")
         for name in ("drift", "energy"):
             if not isinstance(getattr(self, name), bool):
                 raise CorankError(f"{name}: allowed is true or false, got {getattr(self, name)!r}.")

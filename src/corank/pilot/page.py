@@ -10,6 +10,7 @@ from corank.decision.results import check_result
 from corank.extras import import_extra
 from corank.files import write_text
 from corank.pilot import pictures, rank_pictures
+from corank.pilot.decision_tables import decision_tables
 from corank.pilot.details import cut_arms, layer_table, seed_table
 from corank.pilot.drawing import look
 from corank.pilot.formats import percent, plain
@@ -73,6 +74,7 @@ def render(result: Mapping[str, Any]) -> str:
         findings=findings(result),
         arms=arm_table(result),
         metrics=metric_table(result),
+        decisions=decision_tables(result),
         score=score_of(result),
         looks={arm["name"]: look(arm["name"]).token for arm in result["arms"]},
         label=label,

@@ -227,17 +227,18 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         result: a pilot result.
     Returns: a GitHub table with the figures of the page; notes stand in brackets behind a figure.
     """
-    return _markdown(arm_table(result))
+    return to_markdown_table(arm_table(result))
 
 
 def metrics_to_markdown(result: Mapping[str, Any]) -> str:
     """Write the table of all metrics in Markdown; empty where there is only the deciding one."""
     table = metric_table(result)
-    return "" if table is None else _markdown(table)
+    return "" if table is None else to_markdown_table(table)
 
 
-def _markdown(table: Table) -> str:
-    head = ["Arm", *(f"{c.title} ({c.hint})" if c.hint else c.title for c in table.columns)]
+def to_markdown_table(table: Table, first: str = "Arm") -> str:
+    """Write a table in Markdown, ending in a newline; `first` heads the names of the rows."""
+    head = [first, *(f"{c.title} ({c.hint})" if c.hint else c.title for c in table.columns)]
     body = [
         [row.title + (f" ({row.note})" if row.note else ""), *map(_flat, row.cells)] for row in table.rows
     ]

@@ -32,6 +32,7 @@ from corank.pilot.conclusion import conclude, require_terms
 from corank.pilot.drift import measure_drift
 from corank.pilot.energy import measure_energy
 from corank.pilot.folder import close_work, finished, trial_folder
+from corank.pilot.folds import require_folds, run_folds
 from corank.pilot.identity import identity_of
 from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.overhead import force_overhead
@@ -92,6 +93,7 @@ def run_trial(
             write_files(result, out)
         return result
     require_terms(options.arms, options.backends, policy, economics)
+    require_folds(problem, options)
     counts = check_problem(problem, options)
     if not problem.samples:
         problem = replace(problem, samples=counts)
@@ -100,7 +102,8 @@ def run_trial(
         runs = [
             _run_seed(problem, seed, options, table, work / f"seed{seed}", progress) for seed in options.seeds
         ]
-        started = {"command": command, "identity": identity}
+        folds = run_folds(problem, options, work, table, progress)
+        started = {"command": command, "identity": identity, "folds": folds}
         result = conclude(_describe(out, work, problem, options, runs, started), policy, economics)
         write_files(result, out)
         close_work(work)
@@ -226,7 +229,7 @@ def _metric(scores: Mapping[str, Metric]) -> dict[str, Any]:
 
 
 def write_files(result: dict[str, Any], out: Path) -> None:
-    """Write the page and pilot.json, which comes last."""
+    """Write the page, then pilot.json, by which a trial counts as finished."""
     write_report(result, out / "report.html")
     write_text(out / "pilot.json", json.dumps(result, indent=1))
 
