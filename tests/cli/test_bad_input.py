@@ -294,6 +294,9 @@ def test_it_is_one_line_and_exit_code_2_and_nothing_is_written(corank, data, tmp
         ("onnxruntime", [*GOOD, "--backend", "onnxruntime"], "onnx"),
         ("openvino", [*GOOD, "--backend", "openvino"], "openvino"),
         ("sklearn.datasets", QUICK, "digits"),
+        ("statsmodels", GOOD, "decision"),
+        ("kornia", _task("pictured", "--drift"), "drift"),
+        ("codecarbon", _task("seeded", "--energy"), "energy"),
         ("PIL.Image", _task("net", "--data", "folder:data/one"), "images"),
     ],
 )

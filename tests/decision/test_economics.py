@@ -71,6 +71,7 @@ def test_the_sensitivity_is_the_estimate_with_one_number_changed():
 
 def test_money_is_written_as_the_locale_does():
     assert replace(TERMS, currency="JPY", locale="ja_JP").money(1234.5).endswith("1,234")
+    assert replace(TERMS, currency="EUR", locale="de_DE").money(0.01234).startswith("0,012")
     assert replace(TERMS, currency="EUR", locale="de_DE").money(-1234.5).startswith("-1.234,50")
 
 

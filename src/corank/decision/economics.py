@@ -93,13 +93,21 @@ class Economics:
         return self.cost_per_hour + self.watts / 1000 * self.electricity
 
     def money(self, amount: float) -> str:
-        """Write an amount as the locale does.
+        """Write an amount as the locale does; one below 1 with two digits that count.
 
         >>> Economics(1.0, 1000.0, currency="EUR", locale="de_DE").money(1234.5).replace(chr(160), " ")
         '1.234,50 €'
         """
         numbers: Any = import_extra("babel.numbers", "decision")
-        return str(numbers.format_currency(amount, self.currency, locale=self.locale))
+        small = 0 < abs(amount) < 1
+        return str(
+            numbers.format_currency(
+                float(f"{amount:.2g}") if small else amount,
+                self.currency,
+                locale=self.locale,
+                decimal_quantization=not small,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
