@@ -236,23 +236,19 @@ def named(seed):
     )
 
 
-def pictured(seed):
-    """Images whose scale is known, with a slice."""
-    return make(*parts(), pixels=corank.Pixels((0.5,), (0.25,)), slices={"early": [True] * 10 + [False] * 20})
-
-
 def shifted_parts():
     return DataLoader(parts(shift=0.5)[0], 16)
 
 
-def folded(seed, fold=None, folds=None):
-    """Data that can be split again; fold 0 to folds − 1 of train and dev."""
+def pictured(seed, fold=None, folds=None):
+    """Images whose scale is known, with a slice; train and dev can be split again."""
     train, dev, final = parts()
-    if fold is None:
-        return make(train, dev, final)
-    x, y = (torch.cat([a, b]) for a, b in zip(train.tensors, dev.tensors, strict=True))
-    held = torch.arange(len(y)) % folds == fold
-    return make(TensorDataset(x[~held], y[~held]), dev, TensorDataset(x[held], y[held]))
+    slices = {"early": [True] * 10 + [False] * 20}
+    if fold is not None:
+        x, y = (torch.cat([a, b]) for a, b in zip(train.tensors, dev.tensors, strict=True))
+        held = torch.arange(len(y)) % folds == fold
+        train, final, slices = TensorDataset(x[~held], y[~held]), TensorDataset(x[held], y[held]), None
+    return make(train, dev, final, pixels=corank.Pixels((0.5,), (0.25,)), slices=slices)
 
 
 def wrong_slices(seed):

@@ -8,6 +8,7 @@ import pytest
 
 from corank.decision.economics import DAYS, Economics, Measured, as_dict, estimate, money_lines
 from corank.errors import CorankError
+from corank.headrooms import Headroom
 from corank.pilot.conclusion import conclude
 from tests.cli.running import corank as run
 from tests.pilot.sample import make_result
@@ -94,6 +95,19 @@ def test_a_result_keeps_its_numbers_when_it_is_concluded_again():
     with pytest.raises(CorankError, match="backend: allowed are those that were timed, torch, onnxruntime"):
         conclude(result, economics=replace(TERMS, backend="openvino"))
     assert Economics(**as_dict(TERMS)) == TERMS
+
+
+def test_headroom_tells_the_money_as_a_bound(run, tmp_path, monkeypatch):
+    found = Headroom(
+        "torch", 1, "float32", 8, 16.0, (), {}, {"0.125": 2.0, "0.25": 1.8, "0.5": 1.2}, 2.0, 9.0
+    )
+    monkeypatch.setattr("corank.benchmarks.headroom.headroom", lambda *_, **__: found)
+    (tmp_path / "costs.toml").write_text("cost_per_hour = 3.6\nrequests_per_day = 1e6\nutilisation = 1.0")
+    code, out, err = run("headroom", "torch.nn:Identity", "--economics", "costs.toml")
+    assert code == 0, err
+    assert out.startswith("worth it")
+    assert "cost $2.00 before and at least $1.00 after" in out
+    assert "Saving per month: at most $30.44" in out
 
 
 @pytest.mark.parametrize(

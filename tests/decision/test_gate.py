@@ -196,6 +196,16 @@ def test_bad_input_of_the_command(run, tmp_path, sample, words, message):
     assert message in err
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"comparison": {"slices": []}}, {"speedup": 2}, {"speedup_ci": {"torch": "fast", "onnxruntime": 1}}],
+)
+def test_a_result_that_was_changed_by_hand_is_told_of(good, change):
+    good["arms"][2] |= change
+    with pytest.raises(FileError, match="cannot be judged"):
+        corank.gate(good)
+
+
 def test_only_dense_is_nothing_to_decide_on(sample):
     with pytest.raises(CorankError, match="only the dense network"):
         corank.gate(sample | {"arms": sample["arms"][:1]})

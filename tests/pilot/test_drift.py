@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import corank as library
+import corank
 from corank.errors import CorankError
 from corank.pilot.corruptions import (
     CORRUPTIONS,
@@ -20,10 +20,7 @@ from corank.pilot.corruptions import (
     unknown,
 )
 from corank.pilot.drift import auroc, measure_drift
-from tests.cli import own
-from tests.cli.running import corank
 
-__all__ = ["corank"]  # a fixture
 pytest.importorskip("kornia", reason="corruptions come with the extra `drift`")
 
 
@@ -52,7 +49,7 @@ def test_grey_images_stay_grey_and_the_global_generator_stays_where_it_was(image
 
 
 def test_batches_are_corrupted_before_they_are_normalised(images):
-    pixels = library.Pixels((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
+    pixels = corank.Pixels((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
     labels = torch.arange(6)
     loader = [(pixels.from_unit(images[:4]), labels[:4]), (pixels.from_unit(images[4:]), labels[4:])]
     same = Changed(loader, pixels, lambda one, seed: one)
@@ -84,8 +81,8 @@ def test_a_network_that_breaks_under_shift_is_found_out():
     level = torch.linspace(0, 1, 200)
     x = level[:, None, None, None].expand(-1, 1, 8, 8).contiguous()
     y = (level > 0.5).long()
-    task = library.classification(
-        [(x, y)], [(x, y)], [(x, y)], example=x[:1], pixels=library.Pixels((0.0,), (1.0,))
+    task = corank.classification(
+        [(x, y)], [(x, y)], [(x, y)], example=x[:1], pixels=corank.Pixels((0.0,), (1.0,))
     )
     models = {"dense": Bright(0.5), "same": Bright(0.5), "brittle": Bright(0.5)}
     models["brittle"].forward = lambda z: torch.stack(
@@ -125,11 +122,11 @@ def test_the_area_under_the_curve_by_hand():
     ("batch", "pixels", "said"),
     [
         ((torch.ones(1, 1, 4, 4), 0), None, "pixels=corank.Pixels"),
-        ({"x": torch.ones(1, 1, 4, 4)}, library.Pixels(), "allowed are batches"),
-        ((torch.ones(1, 4), 0), library.Pixels(), "allowed are batches"),
+        ({"x": torch.ones(1, 1, 4, 4)}, corank.Pixels(), "allowed are batches"),
+        ((torch.ones(1, 4), 0), corank.Pixels(), "allowed are batches"),
         (
             (torch.ones(1, 3, 4, 4), 0),
-            library.Pixels((0.0,) * 2, (1.0,) * 2),
+            corank.Pixels((0.0,) * 2, (1.0,) * 2),
             "2 means and the images have 3",
         ),
     ],
@@ -141,32 +138,4 @@ def test_what_holds_no_images_is_refused(batch, pixels, said):
 
 def test_scales_that_cannot_be():
     with pytest.raises(CorankError, match="each std above 0"):
-        library.Pixels((0.5,), (0.0,))
-
-
-def test_a_pilot_with_drift_and_a_second_data_set(corank, tmp_path):
-    words = [
-        "--out",
-        "out",
-        "--epochs",
-        "3",
-        "--backend",
-        "torch",
-        "-q",
-        "--data",
-        f"{own.__name__}:pictured",
-    ]
-    words += ["--model", f"{own.__name__}:net", "--target", "macs=0.9", "--arms", "dense,lowrank"]
-    code, _, err = corank("pilot", *words, "--drift", "--shifted", f"{own.__name__}:shifted_parts")
-    assert code == 0, err
-    result = json.loads((tmp_path / "out" / "pilot.json").read_text())
-    dense, lowrank = result["arms"]
-    assert dense["drift"] is None
-    assert lowrank["drift"]["shifted"]["samples"] == 60
-    assert [row["name"] for row in lowrank["drift"]["judged"]] == [
-        *CORRUPTIONS,
-        f"{own.__name__}:shifted_parts",
-    ]
-    check = next(one for one in result["decision"]["checks"] if one["name"] == "drift")
-    assert check["outcome"] != "not judged"
-    assert [row["name"] for row in lowrank["comparison"]["slices"]] == ["0", "1", "2", "early"]
+        corank.Pixels((0.5,), (0.0,))

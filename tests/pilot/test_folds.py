@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -15,9 +13,6 @@ from corank.pilot.folds import require_folds, summarise
 from corank.pilot.options import TrialOptions
 from corank.pilot.problems import make_problem
 from tests.cli import own
-from tests.cli.running import corank
-
-__all__ = ["corank"]  # a fixture
 
 
 def test_every_sample_of_train_and_dev_is_held_out_once_and_final_never():
@@ -61,15 +56,3 @@ def test_what_cannot_be_split_is_refused():
     with pytest.raises(CorankError, match="cannot be split again"):
         require_folds(problem, TrialOptions(folds=3))
     require_folds(problem, TrialOptions())
-
-
-def test_a_pilot_with_folds(corank, tmp_path):
-    words = ["--out", "out", "--epochs", "3", "--backend", "torch", "-q", "--data", f"{own.__name__}:folded"]
-    words += ["--model", f"{own.__name__}:net", "--target", "macs=0.9", "--arms", "dense,lowrank"]
-    code, _, err = corank("pilot", *words, "--folds", "3")
-    assert code == 0, err
-    result = json.loads((tmp_path / "out" / "pilot.json").read_text())
-    assert result["folds"]["samples"] == [30, 30, 30]
-    low, high = result["folds"]["arms"]["lowrank"]["difference_ci"]
-    assert low < high
-    assert not (tmp_path / "out" / "work").exists()

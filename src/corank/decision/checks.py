@@ -159,7 +159,7 @@ def check_drift(
     found = [one for one in (arm.get("drift") or {}).get("judged") or [] if one.get("ci") is not None]
     if policy.drift is None or not found:
         required = policy.require_drift and not found
-        why = "drift was not measured" if not found else "the policy leaves drift open"
+        why = "drift was not measured with an interval" if not found else "the policy leaves drift open"
         why += ", and the policy requires it: run the trial with --drift" if required else ""
         return Check("drift", "hold" if required else "not judged", why, limit=policy.drift)
     scale = scale_of(result, dense)

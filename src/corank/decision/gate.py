@@ -10,7 +10,7 @@ from typing import Any, Literal
 from corank.decision.checks import CHECKS, Check
 from corank.decision.policy import Policy, Stage
 from corank.decision.results import candidate_arm, check_result, read_result, reference_arm
-from corank.errors import CorankError
+from corank.errors import CorankError, FileError
 
 Verdict = Literal["advance", "hold", "roll back"]
 EXIT_CODES: dict[Verdict, int] = {"advance": 0, "hold": 10, "roll back": 20}
@@ -110,7 +110,13 @@ def gate(
     arm = _find_arm(result, terms)
     now = _place(terms, stage)
     dense: Mapping[str, Any] = reference_arm(result) or {}
-    checks = tuple(check(result, arm, dense, terms) for check in CHECKS)
+    try:
+        checks = tuple(check(result, arm, dense, terms) for check in CHECKS)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise FileError(
+            f"pilot result: cannot be judged ({type(error).__name__}: {error}). Use the pilot.json as it was "
+            "written."
+        ) from error
     outcomes = {one.outcome for one in checks}
     verdict: Verdict = "roll back" if "roll back" in outcomes else "hold" if "hold" in outcomes else "advance"
     needs = max((one.needs for one in checks if one.needs), default=None) if verdict == "hold" else None
