@@ -109,6 +109,22 @@ def test_each_check_can_hold_or_roll_back(good, change, verdict, said):
     assert decision.sentence.startswith(verdict.capitalize())
 
 
+def test_harm_on_one_engine_or_under_one_corruption_counts_whatever_else_is_unsure(good):
+    force = good["arms"][2]
+    force["speedup_ci"] = {"torch": [0.5, 1.5], "onnxruntime": [0.8, 0.9]}
+    assert corank.gate(good).checks[1].outcome == "roll back"
+    assert corank.gate(good, {"engines": ["torch"]}).checks[1].outcome == "hold"
+    unsure = {"name": "blur", "extra": 0.0, "ci": [-0.2, 0.2]}
+    force["drift"] = {"judged": [unsure, {"name": "noise", "extra": -0.05, "ci": [-0.07, -0.03]}]}
+    assert corank.gate(good).checks[3].reason.startswith("under noise")
+
+
+def test_a_margin_of_nothing_is_told_of(good):
+    good["protocol"]["metric"] = {"name": "loss", "higher_is_better": False, "share": False}
+    good["arms"][0]["accuracy"] = 0.0
+    assert "means nothing" in corank.gate(good).sentence
+
+
 def test_a_slice_that_loses_too_much_is_named(good):
     rows = good["arms"][2]["comparison"]["slices"]
     rows[3] |= {"name": "night", "kind": "slice", "difference": -0.06, "ci": [-0.2, 0.1]}

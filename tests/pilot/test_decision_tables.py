@@ -39,6 +39,7 @@ def test_every_table_is_there_and_square():
         "Drift: Force + low rank",
         "Cross-validation",
         "Money",
+        "Money, if",
         "Energy",
     ]
     for one in tables:

@@ -84,6 +84,8 @@ def check_accuracy(
     comparison, ci = arm.get("comparison"), arm.get("accuracy_difference_ci")
     if not comparison or ci is None or margin <= 0:
         why = f"{scale.name} has no interval against dense, so a loss cannot be ruled out"
+        if margin <= 0:
+            why = f"{scale.name} of dense is 0 or unknown, so a margin that is a fraction of it means nothing"
         return Check(scale.name, "hold", why, limit=margin)
     low, high = scale.losses(ci)
     loss, n = scale.loss(arm["accuracy_difference"]), int(comparison["samples"])
@@ -116,12 +118,13 @@ def check_speed(
     if missing or not engines:
         why = f"the speed was not measured{f' on {missing[0]}' if missing else ''}"
         return Check("speed", "hold", why, limit=least)
-    engine = min(engines, key=lambda one: float(intervals[one][0]))
+    slower = [one for one in engines if intervals[one][1] < 1]
+    engine = min(slower or engines, key=lambda one: float(intervals[one][0]))
     (low, high), speedup = intervals[engine], speedups[engine]
     told = f"{speedup:.2f} times as fast on {engine} (95% interval {low:.2f} to {high:.2f})"
     limit = f"the minimum of {least:g}"
     outcome: Outcome = "hold"
-    if high < 1:
+    if slower:
         outcome, why = "roll back", "slower than dense for certain"
     elif low >= least:
         outcome, why = "advance", f"at least {limit}"
@@ -164,13 +167,14 @@ def check_drift(
         return Check("drift", "hold" if required else "not judged", why, limit=policy.drift)
     scale = scale_of(result, dense)
     limit = policy.drift * scale.whole
-    worst = max(found, key=lambda one: scale.losses(one["ci"])[1])
+    certain = [one for one in found if scale.losses(one["ci"])[0] > limit]
+    worst = max(certain or found, key=lambda one: scale.losses(one["ci"])[1])
     loss, (low, high) = scale.loss(worst["extra"]), scale.losses(worst["ci"])
     told = (
         f"under {worst['name']} it loses {scale.told(loss)} more than dense "
         f"(95% interval {scale.reach(low, high)})"
     )
-    outcome: Outcome = "roll back" if low > limit else "hold" if high > limit else "advance"
+    outcome: Outcome = "roll back" if certain else "hold" if high > limit else "advance"
     why = {
         "roll back": "beyond {} for certain",
         "hold": "which reaches beyond {}",

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from corank.decision.economics import Economics
+from corank.decision.results import candidate_arm
 from corank.pilot.formats import MISSING, interval, known, percent, plain, significant
 from corank.pilot.metric import Score, score_of
 from corank.pilot.tables import Cell, Column, Row, Table, label, to_markdown_table
@@ -31,6 +32,7 @@ def decision_tables(result: Mapping[str, Any]) -> list[Titled]:
         *(one for arm in result["arms"] for one in (_slices(result, arm), _drift(result, arm)) if one),
         _folds(result),
         _money(result),
+        _sensitivity(result),
         _energy(result),
     ]
     return [one for one in found if one is not None]
@@ -171,6 +173,28 @@ def _money(result: Mapping[str, Any]) -> Titled | None:
         rows.append(Row(name, label(name), f"on {arm['engine']}", cells))
     note = f"From measured times and these numbers: {plain(found['terms'])}."
     return Titled("Money", note, Table(columns, tuple(rows)))
+
+
+def _sensitivity(result: Mapping[str, Any]) -> Titled | None:
+    found = result.get("economics")
+    name = str((candidate_arm(result) or {}).get("name"))
+    if not found or name not in found["arms"]:
+        return None
+    terms = Economics(**found["terms"])
+    rows = [
+        Row(
+            "",
+            plain(row["name"]).replace("_", " "),
+            "",
+            tuple(
+                Cell(terms.money(saving), (f"at {significant(value)}",))
+                for value, saving in zip(row["values"], row["savings"], strict=True)
+            ),
+        )
+        for row in found["arms"][name]["sensitivity"]
+    ]
+    note = f"Saving per month of {label(name)} with one number halved or doubled, or at its interval's ends."
+    return Titled("Money, if", note, Table((Column("Low"), Column("High")), tuple(rows)))
 
 
 def _money_of(terms: Economics, amount: float | None) -> str:
