@@ -178,6 +178,7 @@ CASES = {
         "unknown key 'latensy'; the nearest is 'latency'",
     ),
     "recipe value": ([*GOOD, "--recipe", "data/value.toml"], "strength is a float, got 'strong'"),
+    "recipe flag": ([*GOOD, "--recipe", "data/flag.toml"], "drift is a bool, got 1"),
     "recipe list": ([*GOOD, "--recipe", "data/list.toml"], "keep is a list, got 'head'"),
     "recipe epochs twice": ([*GOOD, "--recipe", "data/epochs.toml"], "it is shared out over the parts"),
     # the folder
@@ -233,6 +234,7 @@ def data(tmp_path_factory):
         "key": "epoch = 3",
         "target": "[target]\nlatensy = 0.5",
         "value": 'strength = "strong"',
+        "flag": "drift = 1",
         "list": 'keep = "head"',
         "epochs": "before_cut = 3",
     }.items():

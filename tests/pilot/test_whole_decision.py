@@ -18,10 +18,11 @@ for package in ("kornia", "matplotlib"):
 SECOND = f"{own.__name__}:shifted_parts"
 WORDS = ["--out", "out", "--epochs", "3", "--backend", "torch", "-q", "--target", "macs=0.9"]
 WORDS += ["--data", f"{own.__name__}:pictured", "--model", f"{own.__name__}:net", "--arms", "dense,lowrank"]
-WORDS += ["--drift", "--shifted", SECOND, "--folds", "3"]
+WORDS += ["--recipe", "recipe.toml", "--folds", "3"]
 
 
 def test_a_pilot_with_drift_folds_and_money_is_decided_and_decided_again(corank, tmp_path):
+    (tmp_path / "recipe.toml").write_text(f'drift = true\nfolds = 4\nshifted = "{SECOND}"')
     (tmp_path / "costs.toml").write_text("cost_per_hour = 1\nrequests_per_day = 1e6")
     code, out, err = corank("pilot", *WORDS, "--economics", "costs.toml")
     assert code == 0, err
