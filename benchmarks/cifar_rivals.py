@@ -28,9 +28,9 @@ from benchmarks.cifar import Block, batches, load_images, resnet
 from benchmarks.record import describe_run, rounded, say, store, stored, table
 from corank.benchmarks.machine import pinned, usable_threads
 from corank.cost import model_cost
+from corank.decision.intervals import accuracy_interval
 from corank.files import write_text
 from corank.latency import LatencyTable
-from corank.pilot.statistics import accuracy_interval
 from corank.tasks import cross_entropy, evaluate_accuracy
 
 ENGINES = ("torch", "onnxruntime", "openvino")

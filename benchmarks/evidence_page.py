@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.record import RESULTS, rounded, store, table
-from corank.pilot.statistics import difference_interval
+from corank.decision.intervals import difference_interval
 
 DENSE = 1.0
 

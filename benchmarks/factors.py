@@ -22,7 +22,7 @@ from benchmarks.factor_rivals import RIVALS, rivals
 from benchmarks.record import RESULTS, describe_run, store, table
 from benchmarks.sentences import by_length, embed, load_encoder, load_sentences, nearest
 from corank.cost import model_cost
-from corank.pilot.statistics import accuracy_interval
+from corank.decision.intervals import accuracy_interval
 from corank.tasks import evaluate_accuracy
 
 SHARES = (0.69, 0.5, 0.3)

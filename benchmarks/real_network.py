@@ -34,6 +34,7 @@ from benchmarks.record import RESULTS, describe_run, table
 from corank.cut_targets import parse_target
 from corank.data.cifar10 import read_cifar10
 from corank.data.tasks import make_task
+from corank.decision.intervals import Interval, difference_interval
 from corank.files import write_text
 from corank.latency import LatencyTable
 from corank.pilot.arms import Trainer
@@ -41,7 +42,6 @@ from corank.pilot.folder import WORK, trial_folder
 from corank.pilot.identity import identity_of
 from corank.pilot.options import ARMS, TrialOptions, split_epochs
 from corank.pilot.problem import Problem
-from corank.pilot.statistics import Interval, difference_interval
 from corank.pilot.tables import label, to_markdown
 from corank.pilot.times import measure_times
 from corank.pilot.trial import run_trial

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from corank.benchmarks.table import latency_table
     from corank.calibration import Moments, calibrate
     from corank.compression import Result, compress
+    from corank.decision.economics import Economics
+    from corank.decision.gate import Decision, gate
+    from corank.decision.policy import Policy
     from corank.decomposition import decompose
     from corank.errors import (
         CorankError,
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from corank.strength import Adaptive, AutoStrength
     from corank.surrogate import force_loss
     from corank.targets import Target
-    from corank.tasks import Metric, Task, classification
+    from corank.tasks import Classified, Metric, Pixels, Task, classification
     from corank.training import Checkpoint
     from corank.tuning import Space, tune
     from corank.verdicts import Verdict
@@ -53,6 +56,9 @@ _HOMES = {
     "corank.benchmarks.table": ("latency_table",),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.compression": ("Result", "compress"),
+    "corank.decision.economics": ("Economics",),
+    "corank.decision.gate": ("Decision", "gate"),
+    "corank.decision.policy": ("Policy",),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
     "corank.exporting": ("export",),
@@ -71,7 +77,7 @@ _HOMES = {
     "corank.strength": ("Adaptive", "AutoStrength"),
     "corank.surrogate": ("force_loss",),
     "corank.targets": ("Target",),
-    "corank.tasks": ("Metric", "Task", "classification"),
+    "corank.tasks": ("Classified", "Metric", "Pixels", "Task", "classification"),
     "corank.training": ("Checkpoint",),
     "corank.tuning": ("Space", "tune"),
     "corank.verdicts": ("Verdict",),
@@ -87,8 +93,11 @@ __all__ = [
     "Budget",
     "Checkpoint",
     "Choice",
+    "Classified",
     "CorankError",
+    "Decision",
     "Distillation",
+    "Economics",
     "Energy",
     "Error",
     "ExtraError",
@@ -101,7 +110,9 @@ __all__ = [
     "LayerError",
     "Metric",
     "Moments",
+    "Pixels",
     "Plan",
+    "Policy",
     "Ranks",
     "Result",
     "Space",
@@ -120,6 +131,7 @@ __all__ = [
     "finetune",
     "fold",
     "force_loss",
+    "gate",
     "headroom",
     "latency_table",
     "load",

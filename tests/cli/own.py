@@ -234,3 +234,26 @@ def named(seed):
         evaluate=regression_metrics,
         example={"pixels": EXAMPLE},
     )
+
+
+def shifted_parts():
+    return DataLoader(parts(shift=0.5)[0], 16)
+
+
+def pictured(seed, fold=None, folds=None):
+    """Images whose scale is known, with a slice; train and dev can be split again."""
+    train, dev, final = parts()
+    slices = {"early": [True] * 10 + [False] * 20}
+    if fold is not None:
+        x, y = (torch.cat([a, b]) for a, b in zip(train.tensors, dev.tensors, strict=True))
+        held = torch.arange(len(y)) % folds == fold
+        train, final, slices = TensorDataset(x[~held], y[~held]), TensorDataset(x[held], y[held]), None
+    return make(train, dev, final, pixels=corank.Pixels((0.5,), (0.25,)), slices=slices)
+
+
+def wrong_slices(seed):
+    return make(*parts(), slices={"early": [True] * 10})
+
+
+def odd_slices(seed):
+    return make(*parts(), slices={"early": [0.5] * 30})

@@ -82,6 +82,25 @@ CASES = {
         _task("failing_metric"),
         "evaluate: it failed on the first dev batch (ZeroDivisionError",
     ),
+    "slice too short": (_task("wrong_slices"), "slices: 'early' has 10 values and final has 30 samples"),
+    "slice of fractions": (_task("odd_slices"), "slices: 'early' holds 0.5"),
+    "drift without a scale": (_task("seeded", "--drift"), "does not say how its inputs came from images"),
+    "shifted not there": (_task("seeded", "--shifted", f"{OWN}:absent"), "has no 'absent'"),
+    "shifted fails": (_task("seeded", "--shifted", f"{OWN}:failing"), "fails (RuntimeError: no such)"),
+    "shifted is a number": (_task("seeded", "--shifted", f"{OWN}:NUMBER"), "is a int. Name batches"),
+    "policy key": (_task("seeded", "--policy", "data/policy.yaml"), "the nearest is 'margin'"),
+    "policy engine": (_task("seeded", "--policy", "data/engine.yaml"), "engines: allowed are torch, which"),
+    "policy arm": (_task("seeded", "--policy", "data/arm.yaml"), "arm: allowed are lowrank, force in this"),
+    "economics engine": (
+        _task("seeded", "--economics", "data/costs.toml"),
+        "backend: allowed are torch, which",
+    ),
+    "folds too few": (_task("seeded", "--folds", "2"), "folds: allowed is a whole number of folds from 3"),
+    "folds of own data": (_task("seeded", "--folds", "3"), "cannot be split again. Write the factory as"),
+    "folds of seen data": (
+        [*QUICK, "--folds", "3", "--model", f"{OWN}:net", "--weights", "data/right.safetensors"],
+        "folds: trained weights have seen the samples",
+    ),
     # built-in data
     "unknown data": ([*QUICK, "--data", "imagenet"], "data: allowed is package.module:task, got 'imagenet'"),
     "digits in a folder": (_task("net", "--data", "digits:here"), "data: allowed are digits"),
@@ -159,6 +178,7 @@ CASES = {
         "unknown key 'latensy'; the nearest is 'latency'",
     ),
     "recipe value": ([*GOOD, "--recipe", "data/value.toml"], "strength is a float, got 'strong'"),
+    "recipe flag": ([*GOOD, "--recipe", "data/flag.toml"], "drift is a bool, got 1"),
     "recipe list": ([*GOOD, "--recipe", "data/list.toml"], "keep is a list, got 'head'"),
     "recipe epochs twice": ([*GOOD, "--recipe", "data/epochs.toml"], "it is shared out over the parts"),
     # the folder
@@ -205,6 +225,7 @@ def data(tmp_path_factory):
     torch.save(weights, folder / "a.pth")
     (folder / "b.pkl").write_bytes(pickle.dumps({"a": 1}))
     (folder / "text.safetensors").write_text("not tensors at all")
+    save_file(weights, folder / "right.safetensors")
     save_file({"conv.weight": torch.ones(1)}, folder / "names.safetensors")
     save_file(weights | {"0.weight": torch.ones(8, 1, 5, 5)}, folder / "shapes.safetensors")
     save_file(weights | {"0.bias": torch.full((8,), float("nan"))}, folder / "nan.safetensors")
@@ -213,10 +234,15 @@ def data(tmp_path_factory):
         "key": "epoch = 3",
         "target": "[target]\nlatensy = 0.5",
         "value": 'strength = "strong"',
+        "flag": "drift = 1",
         "list": 'keep = "head"',
         "epochs": "before_cut = 3",
     }.items():
         (folder / f"{name}.toml").write_text(text)
+    (folder / "engine.yaml").write_text("engines: [openvino]")
+    (folder / "arm.yaml").write_text("arm: force_plan")
+    (folder / "costs.toml").write_text('cost_per_hour = 1\nrequests_per_day = 9\nbackend = "openvino"')
+    (folder / "policy.yaml").write_text("marjin: 0.1")
     (folder / "done" / "pilot.json").write_text(json.dumps({"schema": 1, "identity": {"kind": "l1"}}))
     (folder / "old" / "pilot.json").write_text(json.dumps({"schema": 1}))
     (folder / "half" / "work" / "trial.json").write_text(json.dumps({"kind": "l1"}))
@@ -270,6 +296,9 @@ def test_it_is_one_line_and_exit_code_2_and_nothing_is_written(corank, data, tmp
         ("onnxruntime", [*GOOD, "--backend", "onnxruntime"], "onnx"),
         ("openvino", [*GOOD, "--backend", "openvino"], "openvino"),
         ("sklearn.datasets", QUICK, "digits"),
+        ("statsmodels", GOOD, "decision"),
+        ("kornia", _task("pictured", "--drift"), "drift"),
+        ("codecarbon", _task("seeded", "--energy"), "energy"),
         ("PIL.Image", _task("net", "--data", "folder:data/one"), "images"),
     ],
 )

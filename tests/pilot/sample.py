@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
+
+from corank.decision.comparison import compare, find_groups
+from corank.decision.confidence import describe_calibration
+from corank.decision.economics import Economics
+from corank.decision.results import SCHEMA
+from corank.pilot.conclusion import conclude
+from corank.tasks import Classified, Metric
 
 SHAPES = {
     "stem.conv": (16, 9),
@@ -17,6 +27,9 @@ SHAPES = {
     "head.fc": (10, 64),
 }
 ENGINES = ("torch", "onnxruntime")
+CLASSES = tuple(str(i) for i in range(10))
+ECONOMICS = Economics(0.8, 5_000_000, currency="EUR", engineer_hours=40, engineer_cost=90)
+WRONG = {"dense": range(5), "lowrank": range(10), "force": range(2, 8)}  # samples that an arm gets wrong
 
 
 def make_result(
@@ -25,28 +38,19 @@ def make_result(
     engines: tuple[str, ...] = ENGINES,
     names: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Build a result of schema 1; `names` renames layers."""
+    """Build a result of the present schema; `names` renames layers."""
     generator = np.random.default_rng(7)
     renamed = names or {}
-    return {
-        "schema": 1,
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
         "corank": "0.1.0",
         "command": "corank pilot --out demo",
         "created": "2026-11-24T10:15:00+00:00",
-        "summary": [
-            "Made-up figures for a test: the force lowers the rank of five of seven convolutions.",
-            "Made-up figures for a test: the extra training time is 4%.",
-        ],
-        "proves": [
-            "The interval of the accuracy comes from 360 images resampled in pairs; it covers the luck of "
-            "the sample, not the luck of the training run.",
-            "It does not show that the same strength suits another network.",
-        ],
         "protocol": {
             "data": "digits (scikit-learn), 8×8 grey images",
             "model": "corank.pilot.digits:make_network",
             "samples": {"train": 1077, "dev": 360, "final": 360},
-            "classes": [str(i) for i in range(10)],
+            "classes": list(CLASSES),
             "seeds": list(seeds),
             "epochs": {"shared": 6, "before_cut": 12, "after_cut": 8, "total": 26},
             "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0005},
@@ -61,6 +65,7 @@ def make_result(
         "arms": [_arm(name, generator, engines, renamed) for name in ("dense", "lowrank", "force")],
         "spread": _spread(seeds, engines, generator) if len(seeds) > 1 else None,
     }
+    return conclude(result, economics=ECONOMICS)
 
 
 def _arm(
@@ -79,6 +84,17 @@ def _arm(
         "accuracy_ci": [accuracy - 0.0141, accuracy + 0.0103],
         "accuracy_difference": difference,
         "accuracy_difference_ci": None if difference is None else [difference - 0.0112, difference + 0.0087],
+        "metrics": {
+            "accuracy": {
+                "value": accuracy,
+                "higher_is_better": True,
+                "ci": [accuracy - 0.0141, accuracy + 0.0103],
+                "difference": difference,
+                "difference_ci": None if difference is None else [difference - 0.0112, difference + 0.0087],
+            }
+        },
+        "comparison": None if dense else copy.deepcopy(compared(name)),
+        "calibration": describe_calibration(classify(name).classified),
         "accuracy_after_cut": None if dense else (0.9417 if force else 0.8139),
         "macs": 5_283_840 if dense else 2_617_344,
         "params": 141_354 if dense else 71_230,
@@ -101,6 +117,25 @@ def _arm(
         "model_file": f"{name}.safetensors",
         "plan_file": None if dense else f"{name}.plan.json",
     }
+
+
+def classify(name: str) -> Metric:
+    """Make up what an arm said of 360 samples."""
+    labels = torch.arange(360) % 10
+    predictions = labels.clone()
+    predictions[list(WRONG[name])] += 1
+    predictions %= 10
+    hits = (predictions == labels).float()
+    confidence = 0.75 + 0.25 * torch.rand(360, generator=torch.Generator().manual_seed(3))
+    classified = Classified(labels, predictions, confidence)
+    return Metric(hits.mean().item(), per_sample=hits, classified=classified)
+
+
+@cache
+def compared(name: str) -> dict[str, Any] | None:
+    """Compare what an arm said with what dense said; a second of resampling, done once."""
+    groups = find_groups(classify(name).classified, CLASSES, {"pen": ["thin", "thick"] * 180}, 360)
+    return compare(classify(name), classify("dense"), groups)
 
 
 def _layer(name: str, arm: str, generator: np.random.Generator, names: dict[str, str]) -> dict[str, Any]:

@@ -254,7 +254,7 @@ def test_a_result_with_almost_nothing_in_it_is_still_a_page(result):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 1 can be shown, got 2"),
+        ({"schema": 1}, "schema 2, got schema 1"),
         ({"arms": []}, "arms need names"),
         ({"arms": [{"name": "a"}, {"name": "a"}]}, "each its own"),
     ],

@@ -13,11 +13,12 @@ from corank import store
 from corank.cost import model_cost
 from corank.cut_targets import parse_target
 from corank.data.batches import Batches
+from corank.decision.results import read_result
 from corank.errors import CorankError, FileError
 from corank.pilot.digits import digits
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
-from corank.pilot.trial import read_result, run_trial
+from corank.pilot.trial import run_trial
 from corank.plans import Plan
 
 pytest.importorskip("sklearn", reason="the digits come with the extra `digits`")

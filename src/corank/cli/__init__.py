@@ -9,6 +9,7 @@ import typer
 
 from corank.cli.apply import apply
 from corank.cli.compress import compress
+from corank.cli.gate import gate
 from corank.cli.headroom import headroom
 from corank.cli.pilot import pilot
 from corank.cli.plan import plan
@@ -32,6 +33,7 @@ app.command()(apply)
 app.command()(pilot)
 app.command()(tune)
 app.command()(report)
+app.command()(gate)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from corank.cli.problems import Costs
 from corank.cli.table import CACHE
 
 
@@ -24,6 +25,7 @@ def headroom(
         Path | None, typer.Option(help="A .toml or .json file: what the hardware takes.")
     ] = None,
     cache: Annotated[Path, typer.Option(help="Folder that keeps what was measured.")] = CACHE,
+    economics: Costs = None,
     out: Annotated[Path | None, typer.Option(help="Write it as JSON too.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -33,11 +35,13 @@ def headroom(
     """
     from corank.benchmarks.headroom import headroom as measure
     from corank.cli.models import load_model, make_example
+    from corank.decision.economics import Economics, Measured, estimate, money_lines
     from corank.files import write_text
     from corank.targets import Target
 
     if quiet:
         logging.getLogger().setLevel(logging.WARNING)
+    numbers = None if economics is None else Economics.read(economics)
     example = make_example(shape) if shape else None
     found = measure(
         Path(model) if model.endswith(".onnx") else load_model(model),
@@ -53,3 +57,7 @@ def headroom(
     if out is not None:
         write_text(out, found.to_json())
     typer.echo(str(found))
+    if numbers is not None:
+        best = Measured(found.backend, found.whole_ms, found.batch, found.best)
+        for line in money_lines(numbers, estimate(numbers, best), bound=True):
+            typer.echo(line)

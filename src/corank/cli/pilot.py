@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.problems import Data, Keep, Model, find_problem
+from corank.cli.problems import Costs, Data, Keep, Model, Shifted, find_problem
 
 _TARGET = (
     "Such as macs=0.35 or latency=0.5,backend=onnxruntime; also params, bytes, peak_memory, latency_ms, "
@@ -32,6 +32,7 @@ def pilot(
     arms: Annotated[str | None, typer.Option(help="Of dense,lowrank,force,force_plan, by commas.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each arm, before and after the cut.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Repeat with this many seeds.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Cross-validate on so many folds, too.")] = None,
     target: Annotated[str | None, typer.Option(help=_TARGET)] = None,
     macs: Annotated[float | None, typer.Option(help="Short for --target macs=…")] = None,
     kind: Annotated[str | None, typer.Option(help="The force: l2, l1, subspace, output and others.")] = None,
@@ -39,7 +40,14 @@ def pilot(
     precision: Annotated[str | None, typer.Option(help="Of training: float32 or bfloat16.")] = None,
     keep: Keep = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine to time; may be repeated.")] = None,
+    drift: Annotated[bool, typer.Option("--drift", help="Measure on images made worse, too.")] = False,
+    shifted: Shifted = None,
+    energy: Annotated[bool, typer.Option("--energy", help="Estimate the energy of an inference.")] = False,
+    economics: Costs = None,
     threads: Annotated[int | None, typer.Option(help="Threads for every engine.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Terms of the decision, in YAML; see docs/gate.md.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace a finished trial in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -53,7 +61,10 @@ def pilot(
     """
     from corank.cli.recipes import Recipe, make_options, merge, read_recipe
     from corank.cut_targets import parse_target
+    from corank.decision.economics import Economics
+    from corank.decision.policy import Policy
     from corank.errors import CorankError
+    from corank.pilot.decision_tables import decision_to_markdown
     from corank.pilot.tables import metrics_to_markdown, to_markdown
     from corank.pilot.trial import run_trial
 
@@ -71,23 +82,36 @@ def pilot(
             "model": model,
             "weights": None if weights is None else str(weights),
             "keep": tuple(keep) if keep else None,
+            "shifted": shifted,
         },
         {
             "arms": None if arms is None else tuple(one.strip() for one in arms.split(",")),
             "epochs": epochs,
             "seeds": None if seeds is None else tuple(range(seeds)),
             "target": None if wanted is None else parse_target(wanted),
+            "folds": folds,
             "kind": kind,
             "strength": strength,
             "precision": precision,
             "backends": tuple(backend) if backend else None,
             "threads": threads,
+            "drift": drift or None,
+            "energy": energy or None,
         },
     )
     options = make_options(both.options, trained="weights" in both.problem)
     command = shlex.join(["corank", *sys.argv[1:]])
+    numbers = None if economics is None else Economics.read(economics)
+    terms = None if policy is None else Policy.read(policy)
     result = run_trial(
-        find_problem(both.problem), out, options, command=command, progress=not quiet, again=again
+        find_problem(both.problem),
+        out,
+        options,
+        command=command,
+        progress=not quiet,
+        again=again,
+        policy=terms,
+        economics=numbers,
     )
     if as_json:
         typer.echo(json.dumps(result, indent=1))
@@ -95,4 +119,6 @@ def pilot(
         typer.echo(to_markdown(result))
         if metrics := metrics_to_markdown(result):
             typer.echo(f"\n{metrics}")
+        typer.echo(f"\n{decision_to_markdown(result)}")
+        typer.echo(f"\n{result['decision']['sentence']}")
         typer.echo(f"\nThe report: {out / 'report.html'}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -17,6 +19,12 @@ Data: TypeAlias = Annotated[
     ),
 ]
 Model: TypeAlias = Annotated[str | None, typer.Option(help="Your network: package.module:factory.")]
+Shifted: TypeAlias = Annotated[
+    str | None, typer.Option(help="A second data set, to judge under shift: package.module:loader.")
+]
+Costs: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Your numbers in TOML, to count what it saves; see docs/gate.md.")
+]
 Keep: TypeAlias = Annotated[list[str] | None, typer.Option(help="Layer never to cut; may be repeated.")]
 
 
@@ -31,10 +39,35 @@ def find_problem(settings: dict[str, Any]) -> Problem:
     if "weights" in rest:
         rest["weights"] = Path(rest["weights"])
     own = not is_built_in(data)
-    return make_problem(
+    shifted = rest.pop("shifted", None)
+    problem = make_problem(
         data,
         model or "",
         None if model is None else make_factory(model),
         task=find_object(data, "data") if own else None,
         **rest,
     )
+    return problem if shifted is None else replace(problem, shifted=(shifted, find_loader(shifted)))
+
+
+def find_loader(name: str) -> Iterable[Any]:
+    """Return the batches that a name stands for: an iterable, or a function that makes one.
+
+    Raises: CorankError, for anything else.
+    """
+    from corank.cli.models import find_object
+    from corank.errors import CorankError
+
+    found = find_object(name, "shifted")
+    if callable(found) and not isinstance(found, Iterable):
+        try:
+            found = found()
+        except Exception as error:  # whatever the user's function raises
+            told = (str(error).strip().splitlines() or ["no message"])[0]
+            raise CorankError(f"shifted: {name} fails ({type(error).__name__}: {told}).") from error
+    if not isinstance(found, Iterable) or isinstance(found, str | Iterator):
+        raise CorankError(
+            f"shifted: {name} is a {type(found).__name__}. Name batches that can be iterated "
+            "again and again, such as a DataLoader, or a function that makes them."
+        )
+    return found

@@ -17,6 +17,7 @@ PROBLEM: dict[str, type[Any]] = {
     "model": str,
     "weights": str,
     "keep": list,
+    "shifted": str,
     "batch_size": int,
     "latency_batch": int,
 }
@@ -78,7 +79,7 @@ def _check_types(path: Path, options: dict[str, Any]) -> None:
     for key, value in options.items():
         wanted = getattr(defaults, key, 1) if key != "threads" else 1
         allowed: Any = (int, float) if isinstance(wanted, float) else type(wanted)
-        if isinstance(value, bool) or not isinstance(value, allowed):
+        if isinstance(value, bool) != isinstance(wanted, bool) or not isinstance(value, allowed):
             name = {"tuple": "list"}.get(type(wanted).__name__, type(wanted).__name__)
             raise CorankError(f"{path}: {key} is a {name}, got {value!r}.")
 

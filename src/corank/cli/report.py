@@ -16,7 +16,7 @@ def report(
 
     Example: corank report demo/pilot.json
     """
+    from corank.decision.results import read_result
     from corank.pilot.page import write_report
-    from corank.pilot.trial import read_result
 
     typer.echo(str(write_report(read_result(pilot), out or pilot.with_name("report.html"))))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from corank.errors import CorankError
+from corank.tasks import Pixels
 
 SEED = 0  # of every split: one list, the same for every trial
 
@@ -37,6 +38,7 @@ class Parts:
         classes: their names, in label order.
         train, dev, final: to train on; to choose on; to be read once.
         augment: whether training images may be shifted and mirrored.
+        pixels: how images that are not bytes came from [0, 1].
     """
 
     name: str
@@ -45,6 +47,7 @@ class Parts:
     dev: Images
     final: Images
     augment: bool = False
+    pixels: Pixels | None = None
 
 
 def split(images: Images, shares: Sequence[float], seed: int = SEED) -> list[Images]:
@@ -83,6 +86,34 @@ def split(images: Images, shares: Sequence[float], seed: int = SEED) -> list[Ima
             f"data: {len(images)} samples are too few to split into parts of {', '.join(map(str, shares))}."
         )
     return [images[torch.tensor(sorted(part))] for part in chosen]
+
+
+def fold_parts(parts: Parts, fold: int, folds: int) -> Parts:
+    """Return one fold of cross-validation: train and dev are shared out, and final is left unread.
+
+    Train and dev are split together, class by class, equal images together. Part `fold` takes the place of
+    final, the next one that of dev, and the others are trained on.
+
+    Args:
+        parts: the whole.
+        fold: from 0 to `folds` − 1.
+        folds: at least 3.
+
+    >>> images = Images(torch.arange(24.0).reshape(24, 1, 1, 1), torch.arange(24) % 2)
+    >>> rows = torch.arange(24)
+    >>> parts = Parts("x", ("a", "b"), images[rows[:12]], images[rows[12:18]], images[rows[18:]])
+    >>> one = fold_parts(parts, 0, 3)
+    >>> len(one.train), len(one.dev), len(one.final)
+    (6, 6, 6)
+    """
+    pool = Images(
+        torch.cat([parts.train.pixels, parts.dev.pixels]), torch.cat([parts.train.labels, parts.dev.labels])
+    )
+    pieces = split(pool, (1 / folds,) * folds)
+    held, chosen = pieces[fold], pieces[(fold + 1) % folds]
+    rest = [one for number, one in enumerate(pieces) if number not in (fold, (fold + 1) % folds)]
+    train = Images(torch.cat([one.pixels for one in rest]), torch.cat([one.labels for one in rest]))
+    return replace(parts, train=train, dev=chosen, final=held)
 
 
 def content_hashes(tensor: Tensor) -> list[bytes]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corank.data.batches import Batches, Prepare
+from corank.data.batches import Batches
 from corank.data.splits import Parts
-from corank.tasks import Task, classification
+from corank.tasks import Pixels, Task, classification
 
 PAD = 4  # pixels that a training image is shifted by, at most
 
@@ -71,12 +71,13 @@ def make_task(
         Batches(parts.dev.pixels, parts.dev.labels, 256, None, check),
         Batches(parts.final.pixels, parts.final.labels, 256, None, check),
         example=example if check is None else check(example, torch.Generator()),
+        pixels=parts.pixels if check is None else Pixels(check.mean, check.std),
     )
 
 
 def _prepare(
     parts: Parts, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> tuple[Prepare | None, Prepare | None]:
+) -> tuple[Normalise | None, Normalise | None]:
     pixels = parts.train.pixels
     if pixels.is_floating_point():
         return None, None

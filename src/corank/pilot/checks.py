@@ -20,6 +20,7 @@ from corank.inputs import call, tensors
 from corank.layers import copy_network, match_names, named_weighted
 from corank.mishaps import is_out_of_memory, memory_advice
 from corank.pilot.arms import first_rules, make_force
+from corank.pilot.corruptions import require_images
 from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.problem import Problem
 from corank.planning import plan
@@ -35,6 +36,13 @@ _ENGINES: dict[str, Callable[[], object]] = {
     ),
     "openvino": import_openvino,
 }
+PACKAGES = {
+    "jinja2": "report",
+    "matplotlib": "report",
+    "statsmodels": "decision",
+    "pydantic": "decision",
+    "babel": "decision",
+}
 Value = TypeVar("Value")
 
 
@@ -48,8 +56,8 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
     Returns: the samples of train, dev and final.
     Raises: CorankError, with what is wrong and what to do.
     """
-    for package in ("jinja2", "matplotlib"):
-        import_extra(package, "report")
+    for package, extra in PACKAGES.items():
+        import_extra(package, extra)
     for engine in {*options.backends, options.target.backend if options.target.timed else "torch"}:
         _ENGINES.get(engine, lambda: None)()
     task = _guard("task", "the factory failed", lambda: problem.make_task(options.seeds[0]))
@@ -60,6 +68,13 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
     with undisturbed(task.train):
         counts = check_data(task, outputs)
         _check_batch(model, task)
+        if options.drift:
+            require_images(next(iter(task.final)), task.pixels)
+    if options.energy:
+        import_extra("codecarbon", "energy")
+    if problem.shifted is not None:
+        _look("shifted", problem.shifted[1], task.loss is cross_entropy, outputs)
+    check_slices(task, counts["final"])
     if any(ARMS[name].force for name in options.arms):
         make_force(model, options)
     rules = first_rules(options.target.rules)
@@ -162,6 +177,21 @@ def check_data(task: Task, outputs: int | None) -> dict[str, int]:
     counts = {name: one.count for name, one in seen.items()}
     data = getattr(task.train, "dataset", None)
     return counts | ({"train": len(data)} if isinstance(data, Sized) else {})
+
+
+def check_slices(task: Task, samples: int) -> None:
+    """Raise CorankError unless each slice has a flag, a text or a whole number for each sample."""
+    for name, values in (task.slices or {}).items():
+        listed = values.tolist() if isinstance(values, Tensor) else list(values)
+        if len(listed) != samples:
+            raise CorankError(
+                f"slices: {name!r} has {len(listed)} values and final has {samples} samples. "
+                "Give one value a sample, in the order of final."
+            )
+        if odd := [one for one in listed if not isinstance(one, bool | int | str)]:
+            raise CorankError(
+                f"slices: {name!r} holds {odd[0]!r}. Allowed are true and false, texts, or whole numbers."
+            )
 
 
 def _look(name: str, loader: Iterable[Any], labelled: bool, outputs: int | None) -> Seen:

@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from corank.data.digits import SAMPLES, read_digits
+from corank.data.splits import fold_parts
 from corank.data.tasks import make_task
 from corank.pilot.problem import Problem
 from corank.tasks import Task
@@ -40,6 +41,12 @@ def digits_task(seed: int, batch_size: int = 64, latency_batch: int = 16) -> Tas
     return make_task(read_digits(), seed, batch_size=batch_size, latency_batch=latency_batch)
 
 
+def digits_fold(seed: int, fold: int, folds: int, batch_size: int = 64, latency_batch: int = 16) -> Task:
+    """Make the task of one fold of train and dev."""
+    parts = fold_parts(read_digits(), fold, folds)
+    return make_task(parts, seed, batch_size=batch_size, latency_batch=latency_batch)
+
+
 def digits(batch_size: int = 64, latency_batch: int = 16) -> Problem:
     """Describe the embedded problem."""
     return Problem(
@@ -48,6 +55,7 @@ def digits(batch_size: int = 64, latency_batch: int = 16) -> Problem:
         samples=dict(SAMPLES),
         classes=tuple(str(digit) for digit in range(10)),
         make_task=partial(digits_task, batch_size=batch_size, latency_batch=latency_batch),
+        make_fold=partial(digits_fold, batch_size=batch_size, latency_batch=latency_batch),
         make_model=vgg,
         keep=("head",),
     )

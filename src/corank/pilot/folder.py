@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from corank.decision.results import SCHEMA
 from corank.errors import FileError
 from corank.files import write_text
 
@@ -90,7 +91,8 @@ def finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     if (out / WORK / "trial.json").exists() or not (out / "pilot.json").exists():
         return None
     result = _read(out / "pilot.json")
-    return result if result.get("identity") == identity else None
+    same = result.get("identity") == identity and result.get("schema") == SCHEMA
+    return result if same else None
 
 
 def _require_same(out: Path, identity: Mapping[str, Any], again: bool) -> None:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from corank.decision.results import candidate_arm, reference_arm
 from corank.pilot.formats import MISSING, interval, known, listing, times
 from corank.pilot.metric import score_of
-from corank.pilot.tables import label, reference_arm
-
-CANDIDATES = ("force", "force_plan", "lowrank")  # the arm that the page is about: the first one that was run
-
-
-def candidate_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the arm to decide on: the one with force, else plain low rank, else any that is not dense."""
-    arms = {arm["name"]: arm for arm in result["arms"] if arm["name"] != "dense"}
-    return next((arms[name] for name in CANDIDATES if name in arms), next(iter(arms.values()), None))
+from corank.pilot.tables import label
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -91,6 +84,8 @@ def findings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Speed": _measured(arm),
         score_of(result).title: _accuracy(arm, result),
         "Without the force": _compared(arm, result),
+        "Decision": str((result.get("decision") or {}).get("sentence") or ""),
+        "Money": " ".join((result.get("economics") or {}).get("said") or []),
         "Limits": _limits(result),
     }
     return [(about, sentence) for about, sentence in said.items() if sentence]

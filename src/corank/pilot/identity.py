@@ -22,6 +22,7 @@ def identity_of(problem: Problem, settings: Mapping[str, Any]) -> dict[str, Any]
         "model": problem.model,
         "weights": problem.weights,
         "keep": list(problem.keep),
+        "shifted": None if problem.shifted is None else problem.shifted[0],
         **settings,
     }
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]

@@ -39,7 +39,9 @@ class TrialOptions:
     inside each part, the same for every arm. The force fades away over the share `cooldown` of the steps
     before the cut, and acts on the layers that a pattern of `force_layers` matches. `precision` is that of
     training; networks are judged and timed in float32. With `distill` every arm of a classification, dense
-    too, follows its own network as it was at the cut while it trains on after it.
+    too, follows its own network as it was at the cut while it trains on after it. `drift` also measures
+    every arm on final images that were made worse, `energy` estimates what an inference takes, and `folds`,
+    where it is not 0, trains every arm again on so many splits of train and dev.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -64,6 +66,9 @@ class TrialOptions:
     rounds: int = 40
     seeds: tuple[int, ...] = (0,)
     checkpoint_every: int = 500
+    drift: bool = False
+    energy: bool = False
+    folds: int = 0
 
     def __post_init__(self) -> None:
         for name, least in _EPOCHS.items():
@@ -76,6 +81,11 @@ class TrialOptions:
         if not 0 <= self.weight_decay < 1:
             raise CorankError(f"weight_decay: allowed is a number in [0, 1), got {self.weight_decay}.")
         require_precision(self.precision, "precision")
+        if self.folds != 0:
+            _require_whole("folds", self.folds, 3, "folds")
+        for name in ("drift", "energy"):
+            if not isinstance(getattr(self, name), bool):
+                raise CorankError(f"{name}: allowed is true or false, got {getattr(self, name)!r}.")
         require_strength(self.strength, "strength")
         if not 0 <= self.cooldown <= 1:
             raise CorankError(f"cooldown: allowed is a share in [0, 1], got {self.cooldown}.")

@@ -9,10 +9,10 @@ import numpy as np
 from torch import nn
 
 from corank.benchmarks import speedup
+from corank.decision.intervals import Interval
 from corank.layers import copy_network
 from corank.pilot.arms import make_force
 from corank.pilot.options import TrialOptions
-from corank.pilot.statistics import Interval
 from corank.precision import autocast
 from corank.recovery import default_optimizer
 from corank.tasks import Task

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corank.errors import FileError
+from corank.decision.results import check_result
 from corank.extras import import_extra
 from corank.files import write_text
 from corank.pilot import pictures, rank_pictures
+from corank.pilot.decision_tables import decision_tables
 from corank.pilot.details import cut_arms, layer_table, seed_table
 from corank.pilot.drawing import look
 from corank.pilot.formats import percent, plain
@@ -17,7 +18,6 @@ from corank.pilot.headline import findings, headline
 from corank.pilot.metric import score_of
 from corank.pilot.tables import arm_table, engines, label, metric_table
 
-SCHEMA = 1
 PROTOCOL = {  # how the parts of the protocol are called, in the order shown; parts not named here follow
     "data": "Data",
     "samples": "Samples",
@@ -44,7 +44,7 @@ def write_report(result: Mapping[str, Any], path: Path) -> Path:
     rest. Every figure on it comes from `result`; equal results give equal bytes.
 
     Args:
-        result: what `pilot.json` holds, schema 1.
+        result: what `pilot.json` holds, see `corank.decision.results`.
         path: where the page goes; an older one is replaced whole or not at all.
     Returns: `path`.
     Raises: FileError, for another schema, a result without arms, or a folder that cannot be written;
@@ -57,7 +57,7 @@ def write_report(result: Mapping[str, Any], path: Path) -> Path:
 
 def render(result: Mapping[str, Any]) -> str:
     """Return the page as text; see `write_report`."""
-    _check(result)
+    check_result(result)
     jinja2 = import_extra("jinja2", "report")
     markup = import_extra("markupsafe", "report").Markup
     environment = jinja2.Environment(
@@ -74,6 +74,7 @@ def render(result: Mapping[str, Any]) -> str:
         findings=findings(result),
         arms=arm_table(result),
         metrics=metric_table(result),
+        decisions=decision_tables(result),
         score=score_of(result),
         looks={arm["name"]: look(arm["name"]).token for arm in result["arms"]},
         label=label,
@@ -87,19 +88,6 @@ def render(result: Mapping[str, Any]) -> str:
     )
     # half a surrogate pair is legal in JSON and not in UTF-8
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _check(result: Mapping[str, Any]) -> None:
-    if result.get("schema") != SCHEMA:
-        raise FileError(
-            f"pilot result: schema {SCHEMA} can be shown, got {result.get('schema')!r}. "
-            "Run `corank pilot` again with this version, or use the version that wrote it."
-        )
-    names = [arm.get("name") for arm in result.get("arms") or ()]
-    if not names or None in names or len(set(names)) != len(names):
-        raise FileError(
-            f"pilot result: arms need names, each its own, got {names}. Use the pilot.json as it was written."
-        )
 
 
 def draw_all(result: Mapping[str, Any]) -> dict[str, list[str]]:

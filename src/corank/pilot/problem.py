@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from corank.replay import loader_state, set_loader_state
-from corank.tasks import Task
+from corank.tasks import Loader, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Problem:
         keep: layers that are never cut, such as the classifier, whose outputs are already few.
         make_start: a factory of the trained network that every arm starts from, where there is one.
         weights: what tells trained weights apart, such as a hash.
+        make_fold: `(seed, fold, folds) -> Task`, for cross-validation, where the data can be split again.
+        shifted: a second data set, on which small is compared with dense under shift, by its name.
     """
 
     data: str
@@ -35,6 +37,8 @@ class Problem:
     keep: tuple[str, ...] = ()
     make_start: Callable[[], nn.Module] | None = None
     weights: str = ""
+    shifted: tuple[str, Loader] | None = None
+    make_fold: Callable[[int, int, int], Task] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from corank.data import read_data
+from corank.data.splits import fold_parts
 from corank.data.tasks import make_task
 from corank.errors import CorankError
 from corank.pilot.digits import digits, vgg
@@ -64,11 +66,29 @@ def make_problem(
         "weights": "" if weights is None else file_digest(weights),
     }
     if task is not None:
-        return Problem(data=data, samples={}, classes=(), make_task=own_task(task, data), **shared)
+        return Problem(
+            data=data,
+            samples={},
+            classes=(),
+            make_task=own_task(task, data),
+            make_fold=own_fold(task, data),
+            **shared,
+        )
     parts = read_data(data)
     samples = {"train": len(parts.train), "dev": len(parts.dev), "final": len(parts.final)}
-    make = partial(make_task, parts, batch_size=batch_size, latency_batch=latency_batch)
-    return Problem(data=parts.name, samples=samples, classes=parts.classes, make_task=make, **shared)
+    make = partial(make_task, batch_size=batch_size, latency_batch=latency_batch)
+
+    def make_fold(seed: int, fold: int, folds: int) -> Task:
+        return make(fold_parts(parts, fold, folds), seed)
+
+    return Problem(
+        data=parts.name,
+        samples=samples,
+        classes=parts.classes,
+        make_task=partial(make, parts),
+        make_fold=make_fold,
+        **shared,
+    )
 
 
 def own_task(task: Any, name: str) -> Callable[[int], Task]:
@@ -82,19 +102,32 @@ def own_task(task: Any, name: str) -> Callable[[int], Task]:
         raise CorankError(
             f"data: {name} is a {type(task).__name__}. Name a corank.Task or a function (seed) -> Task."
         )
+    return partial(_call, task, name)
 
-    def make(seed: int) -> Task:
-        try:
-            made = task(seed)
-        except CorankError:
-            raise
-        except Exception as error:  # whatever the user's factory raises
-            told = (str(error).strip().splitlines() or ["no message"])[0]
-            raise CorankError(
-                f"data: {name} fails ({type(error).__name__}: {told}). It is called with the seed."
-            ) from error
-        if not isinstance(made, Task):
-            raise CorankError(f"data: {name} returned a {type(made).__name__}, not a corank.Task.")
-        return made
 
-    return make
+def own_fold(task: Any, name: str) -> Callable[[int, int, int], Task] | None:
+    """Return `(seed, fold, folds) -> Task` of a factory that takes both by name; None for any other."""
+    if isinstance(task, Task):
+        return None
+    try:
+        taken = signature(task).parameters
+    except (TypeError, ValueError):
+        return None
+    if "fold" not in taken or "folds" not in taken:
+        return None
+    return lambda seed, fold, folds: _call(task, name, seed, fold=fold, folds=folds)
+
+
+def _call(task: Callable[..., Any], name: str, seed: int, **terms: int) -> Task:
+    try:
+        made = task(seed, **terms)
+    except CorankError:
+        raise
+    except Exception as error:  # whatever the user's factory raises
+        told = (str(error).strip().splitlines() or ["no message"])[0]
+        raise CorankError(
+            f"data: {name} fails ({type(error).__name__}: {told}). It is called with the seed."
+        ) from error
+    if not isinstance(made, Task):
+        raise CorankError(f"data: {name} returned a {type(made).__name__}, not a corank.Task.")
+    return made

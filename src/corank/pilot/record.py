@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from corank.benchmarks import BenchResult, count_subnormal
 from corank.cost import model_cost
+from corank.decision.comparison import compare, find_groups
+from corank.decision.confidence import describe_calibration
 from corank.inputs import first_tensor
 from corank.layers import CONVS, filter_layers
 from corank.pilot.arm import Arm
@@ -26,13 +28,16 @@ def record_arm(
     reference: Mapping[str, Metric] | None,
     task: Task,
     bench: BenchResult,
+    classes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Describe one trained, measured arm; `reference` holds the control's scores on the same final samples.
+
+    `classes` are their names, for what is told class by class.
 
     What is called accuracy is the deciding metric of the task, which is its first.
     """
     metrics = {name: describe(one, (reference or {}).get(name)) for name, one in scores.items()}
-    deciding = next(iter(metrics.values()))
+    deciding, first = next(iter(metrics.values())), next(iter(scores.values()))
     cost = model_cost(arm.model, task.example)
     batch = first_tensor(task.example).shape[0]
     timings = {row.backend: row for row in bench.timings if row.model == arm.name}
@@ -44,6 +49,8 @@ def record_arm(
         "accuracy_difference": deciding["difference"],
         "accuracy_difference_ci": deciding["difference_ci"],
         "metrics": metrics,
+        "comparison": None if reference is None else _compare(first, reference, task, classes),
+        "calibration": None if first.classified is None else describe_calibration(first.classified),
         "accuracy_after_cut": arm.accuracy_after_cut,
         "macs": cost.macs // batch,  # of one sample
         "params": cost.params,
@@ -61,6 +68,14 @@ def record_arm(
         "training_seconds": arm.seconds,
         "history": arm.history,
     }
+
+
+def _compare(
+    first: Metric, reference: Mapping[str, Metric], task: Task, classes: Sequence[str]
+) -> dict[str, Any] | None:
+    dense = next(iter(reference.values()))
+    samples = 0 if first.per_sample is None else len(first.per_sample)
+    return compare(first, dense, find_groups(dense.classified, classes, task.slices, samples))
 
 
 def _layers(arm: Arm, dense: nn.Module) -> list[dict[str, Any]]:

@@ -8,14 +8,10 @@ from typing import Any, Literal
 
 from torch import nn
 
+from corank.decision.comparison import counts_hits, difference_ci, follows
+from corank.decision.intervals import accuracy_interval, metric_interval
 from corank.errors import CorankError
 from corank.mishaps import is_out_of_memory
-from corank.pilot.statistics import (
-    accuracy_interval,
-    difference_interval,
-    mean_difference_interval,
-    mean_interval,
-)
 from corank.tasks import Metric, Task
 
 
@@ -63,46 +59,34 @@ def gain(model: nn.Module, task: Task) -> float:
 def describe(metric: Metric, reference: Metric | None) -> dict[str, Any]:
     """Describe one measured metric beside the control's on the same samples, as plain values.
 
-    Intervals need one value a sample whose mean is the metric; others have none.
+    Intervals need one row a sample that the metric follows from; others have none.
     """
     difference = None if reference is None else metric.value - reference.value
-    paired = reference is not None and _averages(metric) and _averages(reference)
+    paired = reference is not None and _paired(metric, reference)
     return {
         "value": metric.value,
         "higher_is_better": metric.higher_is_better,
         "ci": _interval(metric),
         "difference": difference,
-        "difference_ci": _difference(metric, reference) if paired and reference is not None else None,
+        "difference_ci": list(difference_ci(metric, reference)) if paired and reference is not None else None,
     }
 
 
-def _averages(metric: Metric) -> bool:
-    values = metric.per_sample
-    if values is None or values.dim() != 1 or len(values) < 2:
+def _paired(metric: Metric, reference: Metric) -> bool:
+    one, two = metric.per_sample, reference.per_sample
+    if one is None or two is None or len(one) != len(two):
         return False
-    return math.isclose(values.double().mean().item(), metric.value, rel_tol=1e-4, abs_tol=1e-6)
-
-
-def _counts(metric: Metric) -> bool:
-    """Say whether a metric counts hits: each sample has 0 or 1."""
-    values = metric.per_sample
-    return values is not None and bool(((values == 0) | (values == 1)).all())
+    return follows(metric) and follows(reference)
 
 
 def _interval(metric: Metric) -> list[float] | None:
-    if not _averages(metric) or metric.per_sample is None:
+    if metric.per_sample is None or not follows(metric):
         return None
-    return list((accuracy_interval if _counts(metric) else mean_interval)(metric.per_sample))
-
-
-def _difference(metric: Metric, reference: Metric) -> list[float] | None:
-    one, two = metric.per_sample, reference.per_sample
-    if one is None or two is None or len(one) != len(two):
-        return None
-    hits = _counts(metric) and _counts(reference)
-    return list((difference_interval if hits else mean_difference_interval)(one, two))
+    if counts_hits(metric):
+        return list(accuracy_interval(metric.per_sample))
+    return list(metric_interval(metric.per_sample, metric.reduce))
 
 
 def is_share(metric: Metric) -> bool:
     """Say whether a metric reads best in percent: a share of samples, or named as an accuracy."""
-    return _counts(metric) if metric.per_sample is not None else 0 <= metric.value <= 1
+    return counts_hits(metric) if metric.per_sample is not None else 0 <= metric.value <= 1

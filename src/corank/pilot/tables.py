@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from corank.decision.results import reference_arm
 from corank.pilot.formats import (
     BYTES,
     COUNTS,
@@ -82,16 +83,11 @@ def engines(result: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def reference_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the dense arm, which the others are compared with."""
-    return next((arm for arm in result["arms"] if arm["name"] == "dense"), None)
-
-
 def arm_table(result: Mapping[str, Any]) -> Table:
     """Build the main table: a row per arm, with what it reaches and what it costs.
 
     Args:
-        result: a pilot result of schema 1.
+        result: a pilot result.
     Returns: the table; a missing figure reads `not measured`, with `arm["reasons"][field]` below it.
     """
     arms = result["arms"]
@@ -228,20 +224,21 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     """Write the main table in Markdown, a row per arm, ending in a newline.
 
     Args:
-        result: a pilot result of schema 1.
+        result: a pilot result.
     Returns: a GitHub table with the figures of the page; notes stand in brackets behind a figure.
     """
-    return _markdown(arm_table(result))
+    return to_markdown_table(arm_table(result))
 
 
 def metrics_to_markdown(result: Mapping[str, Any]) -> str:
     """Write the table of all metrics in Markdown; empty where there is only the deciding one."""
     table = metric_table(result)
-    return "" if table is None else _markdown(table)
+    return "" if table is None else to_markdown_table(table)
 
 
-def _markdown(table: Table) -> str:
-    head = ["Arm", *(f"{c.title} ({c.hint})" if c.hint else c.title for c in table.columns)]
+def to_markdown_table(table: Table, first: str = "Arm") -> str:
+    """Write a table in Markdown, ending in a newline; `first` heads the names of the rows."""
+    head = [first, *(f"{c.title} ({c.hint})" if c.hint else c.title for c in table.columns)]
     body = [
         [row.title + (f" ({row.note})" if row.note else ""), *map(_flat, row.cells)] for row in table.rows
     ]

@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from corank import store
 from corank._version import __version__
-from corank.benchmarks import BenchResult, bench
+from corank.decision.economics import Economics
+from corank.decision.policy import Policy
+from corank.decision.results import SCHEMA
 from corank.errors import FileError
 from corank.files import write_text
 from corank.inputs import first_tensor
 from corank.latency import LatencyTable
 from corank.pilot.arm import Arm
 from corank.pilot.arm_files import load_arm
-from corank.pilot.arms import Trainer, distills, first_rules
+from corank.pilot.arms import distills, first_rules
 from corank.pilot.checks import check_problem
+from corank.pilot.conclusion import conclude, require_terms
 from corank.pilot.folder import close_work, finished, trial_folder
-from corank.pilot.headline import findings, headline
+from corank.pilot.folds import require_folds, run_folds
 from corank.pilot.identity import identity_of
-from corank.pilot.options import ARMS, TrialOptions
-from corank.pilot.overhead import force_overhead
+from corank.pilot.options import TrialOptions
 from corank.pilot.page import write_report
 from corank.pilot.problem import Problem
-from corank.pilot.proof import what_it_proves
-from corank.pilot.record import record_arm
-from corank.pilot.scores import is_share, measure
+from corank.pilot.samples import samples_to_csv
+from corank.pilot.seed_run import Run, run_seed
 from corank.pilot.times import measure_times
 from corank.planning import plan
-from corank.replay import set_seed
-from corank.state_files import read_state, write_state
-from corank.tasks import Metric
 
 logger = logging.getLogger(__name__)
-SCHEMA = 1
 
 
 def run_trial(
@@ -55,6 +47,8 @@ def run_trial(
     command: str,
     progress: bool = True,
     again: bool = False,
+    policy: Policy | None = None,
+    economics: Economics | None = None,
 ) -> dict[str, Any]:
     """Run all arms for every seed and write `pilot.json`, `report.html`, models, plans and samples.
 
@@ -72,6 +66,8 @@ def run_trial(
         command: how the trial was started, for the report.
         progress: show bars on a terminal, log lines elsewhere.
         again: replace a finished trial in the folder.
+        policy: the terms of the decision; None is the default, or what a finished trial was decided by.
+        economics: the user's numbers, for what it saves; None leaves money out, or keeps it.
     Returns: what `pilot.json` holds.
     Raises: CorankError, before any work for what can be known then; for what cannot be trained, cut, measured
         or written; for a folder that is in use or holds another trial.
@@ -81,28 +77,26 @@ def run_trial(
     identity = identity_of(problem, options.to_dict())
     if not again and (result := finished(out, identity)) is not None:
         logger.info("%s: this trial is done already; --again runs it anew", out)
+        before = json.dumps(result)
+        if json.dumps(conclude(result, policy, economics)) != before:
+            write_files(result, out)
         return result
+    require_terms(options.arms, options.backends, policy, economics)
+    require_folds(problem, options)
     counts = check_problem(problem, options)
     if not problem.samples:
         problem = replace(problem, samples=counts)
     with trial_folder(out, identity, again=again) as work:
         table = _measure_table(problem, options, work, progress)
         runs = [
-            _run_seed(problem, seed, options, table, work / f"seed{seed}", progress) for seed in options.seeds
+            run_seed(problem, seed, options, table, work / f"seed{seed}", progress) for seed in options.seeds
         ]
-        result = _write_all(out, work, problem, options, runs, {"command": command, "identity": identity})
+        folds = run_folds(problem, options, work, table, progress)
+        started = {"command": command, "identity": identity, "folds": folds}
+        result = conclude(_describe(out, work, problem, options, runs, started), policy, economics)
+        write_files(result, out)
         close_work(work)
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What came of one seed: a record of each arm, how it was timed, and the deciding metric by sample."""
-
-    records: list[dict[str, Any]]
-    terms: dict[str, Any]
-    metric: dict[str, Any]
-    per_sample: dict[str, Tensor]
 
 
 def _measure_table(
@@ -127,66 +121,13 @@ def _measure_table(
     return table
 
 
-def _run_seed(
-    problem: Problem,
-    seed: int,
-    options: TrialOptions,
-    table: LatencyTable | None,
-    folder: Path,
-    progress: bool,
-) -> Run:
-    if (folder / "done.safetensors").exists():
-        return Run(**read_state(folder / "done.safetensors"))
-    set_seed(seed)
-    trainer = Trainer(problem, seed, options, folder, table, progress)
-    start = trainer.make_start()
-    names = [name for name in ARMS if name in options.arms]
-    trained = [trainer.make_arm(name, start) for name in names]
-    task = problem.make_task(seed)
-    scores = {arm.name: measure(arm.model, task, "final") for arm in trained}
-    result = bench(
-        {arm.name: arm.model for arm in trained},
-        task.example,
-        backends=options.backends,
-        threads=options.threads or torch.get_num_threads(),
-        rounds=options.rounds,
-        seed=seed,
-    )
-    dense = trained[0].model
-    records = [
-        record_arm(arm, dense, scores[arm.name], None if arm is trained[0] else scores["dense"], task, result)
-        for arm in trained
-    ]
-    for record in records:
-        overhead = force_overhead(start.model, task, options) if ARMS[record["name"]].force else None
-        record["force_overhead"] = overhead and overhead[0]
-        record["force_overhead_ci"] = overhead and list(overhead[1])
-    run = Run(records, _terms(result), _metric(scores["dense"]), _per_sample(scores))
-    write_state(folder / "done.safetensors", asdict(run))
-    return run
+def write_files(result: dict[str, Any], out: Path) -> None:
+    """Write the page, then pilot.json, by which a trial counts as finished."""
+    write_report(result, out / "report.html")
+    write_text(out / "pilot.json", json.dumps(result, indent=1))
 
 
-def _terms(result: BenchResult) -> dict[str, Any]:
-    return {
-        "threads": result.threads,
-        "precision": result.precision,
-        "versions": dict(result.versions),
-        "machine": {key: str(value) for key, value in result.machine.items()},
-        "notes": list(result.notes),
-    }
-
-
-def _metric(scores: Mapping[str, Metric]) -> dict[str, Any]:
-    name, metric = next(iter(scores.items()))
-    return {"name": name, "higher_is_better": metric.higher_is_better, "share": is_share(metric)}
-
-
-def _per_sample(scores: Mapping[str, Mapping[str, Metric]]) -> dict[str, Tensor]:
-    found = {arm: next(iter(metrics.values())).per_sample for arm, metrics in scores.items()}
-    return {arm: values for arm, values in found.items() if values is not None}
-
-
-def _write_all(
+def _describe(
     out: Path,
     work: Path,
     problem: Problem,
@@ -196,25 +137,17 @@ def _write_all(
 ) -> dict[str, Any]:
     first = runs[0]
     _write_models(out, work / f"seed{options.seeds[0]}", problem, first.records)
-    if first.per_sample:
-        write_text(
-            out / "samples.csv", _samples(first.per_sample, "correct" if first.metric["share"] else "value")
-        )
-    final = problem.samples["final"]
-    result: dict[str, Any] = {
+    if first.samples:
+        write_text(out / "samples.csv", samples_to_csv(first.samples))
+    return {
         "schema": SCHEMA,
         "corank": __version__,
         **started,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "proves": what_it_proves(first.records, final, len(options.seeds), share=first.metric["share"]),
         "protocol": _protocol(problem, options, first),
         "arms": first.records,
         "spread": _spread(options, [run.records for run in runs]) if len(runs) > 1 else None,
     }
-    result["summary"] = [headline(result), *(sentence for _, sentence in findings(result))]
-    write_report(result, out / "report.html")
-    write_text(out / "pilot.json", json.dumps(result, indent=1))
-    return result
 
 
 def _write_models(out: Path, folder: Path, problem: Problem, records: list[dict[str, Any]]) -> None:
@@ -236,16 +169,6 @@ def _write_model(out: Path, problem: Problem, arm: Arm, record: dict[str, Any]) 
     if arm.plan is not None:
         record["plan_file"] = str(Path("plans") / f"{arm.name}.json")
         write_text(out / record["plan_file"], arm.plan.to_json())
-
-
-def _samples(per_sample: Mapping[str, Tensor], what: str) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["final_sample", *(f"{name}_{what}" for name in per_sample)])
-    columns = [(one.int() if what == "correct" else one).tolist() for one in per_sample.values()]
-    for number, row in enumerate(zip(*columns, strict=True)):
-        table.writerow([number, *row])
-    return text.getvalue()
 
 
 def _protocol(problem: Problem, options: TrialOptions, run: Run) -> dict[str, Any]:
@@ -286,21 +209,3 @@ def _spread(options: TrialOptions, runs: list[list[dict[str, Any]]]) -> dict[str
         speedup = {engine: [one["speedup"][engine] for one in row] for engine in row[0]["speedup"]}
         arms[row[0]["name"]] = {"accuracy": accuracy, "mean_accuracy": fmean(accuracy), "speedup": speedup}
     return {"seeds": list(options.seeds), "arms": arms}
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a pilot.json.
-
-    Raises: FileError, when it is absent, not JSON, or of another schema.
-    """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(
-            f"{path}: cannot be read ({error.strerror}). Give the pilot.json of a trial."
-        ) from error
-    except ValueError as error:
-        raise FileError(f"{path}: not JSON ({error}). Give the pilot.json of a trial.") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise FileError(f"{path}: not a pilot.json of schema {SCHEMA}. Run the trial again with this corank.")
-    return result

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from corank.pilot.statistics import accuracy_interval, difference_interval
+from corank.decision.intervals import accuracy_interval, difference_interval
 
 
 def _hits(generator, n, p):

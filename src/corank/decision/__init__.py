@@ -1,0 +1,1 @@
+"""The decision, as functions of what a trial wrote down: statistics, money, the policy, the gate."""

@@ -1,0 +1,205 @@
+"""The checks of the gate: each holds one thing that a trial measured against the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal
+
+from corank.decision.intervals import samples_needed
+from corank.decision.policy import Policy
+
+Outcome = Literal["advance", "hold", "roll back", "not judged"]
+_Z = 1.959964  # half the width of a 95% interval, in standard errors
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found.
+
+    Args:
+        name: what was looked at.
+        outcome: what follows from it alone.
+        reason: a sentence without its full stop.
+        measured, interval: a loss, a speedup or a share; None where it was not measured.
+        limit: of the policy, in the same unit.
+        needs: final samples that it takes, where there are too few.
+    """
+
+    name: str
+    outcome: Outcome
+    reason: str
+    measured: float | None = None
+    interval: tuple[float, float] | None = None
+    limit: float | None = None
+    needs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How losses of the deciding metric are counted and told: in points of a share, or as they are."""
+
+    name: str
+    higher: bool
+    share: bool
+    whole: float  # what a limit is a fraction of
+
+    def loss(self, change: float) -> float:
+        """Turn a change into a loss, above 0 where it got worse."""
+        return -change if self.higher else change
+
+    def losses(self, interval: Sequence[float]) -> tuple[float, float]:
+        """Turn an interval of a change into one of a loss."""
+        low, high = sorted(self.loss(end) for end in interval)
+        return low, high
+
+    def told(self, loss: float) -> str:
+        """Write a loss."""
+        return f"{100 * loss:.2f} points" if self.share else f"{loss:.3g}"
+
+    def reach(self, low: float, high: float) -> str:
+        """Write an interval of losses, its unit once."""
+        return f"{self.told(low).removesuffix(' points')} to {self.told(high)}"
+
+
+def scale_of(result: Mapping[str, Any], dense: Mapping[str, Any]) -> Scale:
+    """Return how the deciding metric of a result counts losses."""
+    metric = result["protocol"].get("metric") or {}
+    share = bool(metric.get("share", True))
+    value = abs(float(dense.get("accuracy") or 0.0))
+    name, higher = str(metric.get("name", "accuracy")), bool(metric.get("higher_is_better", True))
+    return Scale(name, higher, share, 1.0 if share else value)
+
+
+Checker = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], Policy], Check]
+
+
+def check_accuracy(
+    result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str, Any], policy: Policy
+) -> Check:
+    """Non-inferiority: the whole interval of the loss lies below the margin, on enough samples."""
+    scale = scale_of(result, dense)
+    margin = policy.margin * scale.whole
+    comparison, ci = arm.get("comparison"), arm.get("accuracy_difference_ci")
+    if not comparison or ci is None or margin <= 0:
+        why = f"{scale.name} has no interval against dense, so a loss cannot be ruled out"
+        if margin <= 0:
+            why = f"{scale.name} of dense is 0 or unknown, so a margin that is a fraction of it means nothing"
+        return Check(scale.name, "hold", why, limit=margin)
+    low, high = scale.losses(ci)
+    loss, n = scale.loss(arm["accuracy_difference"]), int(comparison["samples"])
+    spread = comparison.get("spread")
+    spread = (high - low) / (2 * _Z) * sqrt(n) if spread is None else spread
+    needed = max(samples_needed(spread, margin, policy.power), policy.minimum_samples)
+    told = f"loss of {scale.name} {scale.told(loss)} (95% interval {scale.reach(low, high)})"
+    limit = f"the margin of {scale.told(margin)}"
+
+    def found(outcome: Outcome, why: str, needs: int | None = None) -> Check:
+        return Check(scale.name, outcome, f"{told}, {why}", loss, (low, high), margin, needs)
+
+    if low > margin:
+        return found("roll back", f"beyond {limit} for certain")
+    if n < needed:
+        return found("hold", f"and {n:,} final samples are too few for {limit}: it needs {needed:,}", needed)
+    if high < margin:
+        return found("advance", f"within {limit}")
+    return found("hold", f"which reaches beyond {limit}")
+
+
+def check_speed(
+    result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str, Any], policy: Policy
+) -> Check:
+    """The whole interval of the speedup lies above the minimum, on every engine that is judged."""
+    speedups, intervals = arm.get("speedup") or {}, arm.get("speedup_ci") or {}
+    engines = list(speedups) if policy.engines is None else list(policy.engines)
+    missing = [one for one in engines if speedups.get(one) is None or intervals.get(one) is None]
+    least = policy.minimum_speedup
+    if missing or not engines:
+        why = f"the speed was not measured{f' on {missing[0]}' if missing else ''}"
+        return Check("speed", "hold", why, limit=least)
+    slower = [one for one in engines if intervals[one][1] < 1]
+    engine = min(slower or engines, key=lambda one: float(intervals[one][0]))
+    (low, high), speedup = intervals[engine], speedups[engine]
+    told = f"{speedup:.2f} times as fast on {engine} (95% interval {low:.2f} to {high:.2f})"
+    limit = f"the minimum of {least:g}"
+    outcome: Outcome = "hold"
+    if slower:
+        outcome, why = "roll back", "slower than dense for certain"
+    elif low >= least:
+        outcome, why = "advance", f"at least {limit}"
+    else:
+        why = f"below {limit}" if high < least else f"which reaches below {limit}"
+    return Check("speed", outcome, f"{told}, {why}", speedup, (low, high), least)
+
+
+def check_slices(
+    result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str, Any], policy: Policy
+) -> Check:
+    """No class and no slice loses more than its limit."""
+    rows = (arm.get("comparison") or {}).get("slices") or []
+    if policy.worst_slice is None or not rows:
+        why = "no classes or slices are known" if not rows else "the policy leaves slices open"
+        return Check("worst slice", "not judged", why, limit=policy.worst_slice)
+    scale = scale_of(result, dense)
+    limit = policy.worst_slice * scale.whole
+    certain = [row for row in rows if row["ci"] is not None and scale.losses(row["ci"])[0] > limit]
+    worst = max(certain or rows, key=lambda row: scale.loss(row["difference"]))
+    loss = scale.loss(worst["difference"])
+    ends = None if worst["ci"] is None else scale.losses(worst["ci"])
+    who = f"the worst {worst['kind']}, {worst['name']},"
+    told = f"{who} loses {scale.told(loss)} on {worst['samples']:,} samples"
+    outcome: Outcome = "roll back" if certain else "hold" if loss > limit else "advance"
+    where = {"roll back": "beyond {} for certain", "hold": "beyond {}", "advance": "within {}"}[outcome]
+    why = where.format(f"the limit of {scale.told(limit)}")
+    return Check("worst slice", outcome, f"{told}, {why}", loss, ends, limit)
+
+
+def check_drift(
+    result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str, Any], policy: Policy
+) -> Check:
+    """Under shift, small loses no more than dense does, by more than the limit: the interval's worst end."""
+    found = [one for one in (arm.get("drift") or {}).get("judged") or [] if one.get("ci") is not None]
+    if policy.drift is None or not found:
+        required = policy.require_drift and not found
+        why = "drift was not measured with an interval" if not found else "the policy leaves drift open"
+        why += ", and the policy requires it: run the trial with --drift" if required else ""
+        return Check("drift", "hold" if required else "not judged", why, limit=policy.drift)
+    scale = scale_of(result, dense)
+    limit = policy.drift * scale.whole
+    certain = [one for one in found if scale.losses(one["ci"])[0] > limit]
+    worst = max(certain or found, key=lambda one: scale.losses(one["ci"])[1])
+    loss, (low, high) = scale.loss(worst["extra"]), scale.losses(worst["ci"])
+    told = (
+        f"under {worst['name']} it loses {scale.told(loss)} more than dense "
+        f"(95% interval {scale.reach(low, high)})"
+    )
+    outcome: Outcome = "roll back" if certain else "hold" if high > limit else "advance"
+    why = {
+        "roll back": "beyond {} for certain",
+        "hold": "which reaches beyond {}",
+        "advance": "within {}",
+    }[outcome].format(f"the limit of {scale.told(limit)}")
+    return Check("drift", outcome, f"{told}, {why}", loss, (low, high), limit)
+
+
+def check_memory(
+    result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str, Any], policy: Policy
+) -> Check:
+    """Peak memory stays below a share of dense's, on every engine where both were measured."""
+    mine, whole = arm.get("peak_memory") or {}, dense.get("peak_memory") or {}
+    engines = [one for one in mine if policy.engines is None or one in policy.engines]
+    shares = {one: mine[one] / whole[one] for one in engines if mine.get(one) and whole.get(one)}
+    if policy.memory is None or not shares:
+        why = "peak memory was not measured" if not shares else "the policy leaves memory open"
+        return Check("memory", "not judged", why, limit=policy.memory)
+    engine = max(shares, key=lambda one: shares[one])
+    told = f"peak memory is {100 * shares[engine]:.0f}% of dense's on {engine}"
+    within = shares[engine] <= policy.memory
+    why = f"{'within' if within else 'above'} the limit of {100 * policy.memory:g}%"
+    return Check(
+        "memory", "advance" if within else "hold", f"{told}, {why}", shares[engine], None, policy.memory
+    )
+
+
+CHECKS: tuple[Checker, ...] = (check_accuracy, check_speed, check_slices, check_drift, check_memory)

@@ -1,0 +1,218 @@
+"""The tables of the decision: its checks, classes and slices, drift, folds and money."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from corank.decision.economics import Economics
+from corank.decision.results import candidate_arm
+from corank.pilot.formats import MISSING, interval, known, percent, plain, significant
+from corank.pilot.metric import Score, score_of
+from corank.pilot.tables import Cell, Column, Row, Table, label, to_markdown_table
+
+MOST = 30  # rows of a table of slices; pilot.json has all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Titled:
+    """A table with its title and what the figures in it mean."""
+
+    title: str
+    note: str
+    table: Table
+
+
+def decision_tables(result: Mapping[str, Any]) -> list[Titled]:
+    """Build the tables of the decision; one without data is left out."""
+    found = [
+        _checks(result),
+        *(one for arm in result["arms"] for one in (_slices(result, arm), _drift(result, arm)) if one),
+        _folds(result),
+        _money(result),
+        _sensitivity(result),
+        _energy(result),
+    ]
+    return [one for one in found if one is not None]
+
+
+def decision_to_markdown(result: Mapping[str, Any]) -> str:
+    """Write the checks and the money in Markdown, for a terminal."""
+    found = {"Check": _checks(result), "Arm": _money(result)}
+    return "\n".join(
+        f"{one.title}\n\n{to_markdown_table(one.table, first)}"
+        for first, one in found.items()
+        if one is not None
+    )
+
+
+def _checks(result: Mapping[str, Any]) -> Titled | None:
+    decision = result.get("decision")
+    if not decision:
+        return None
+    rows = [
+        Row("", one["name"], "", (Cell(one["outcome"]), Cell(one["reason"]))) for one in decision["checks"]
+    ]
+    columns = (Column("Outcome"), Column("Reason"))
+    title = f"Decision: {decision['verdict']}"
+    return Titled(title, decision["sentence"], Table(columns, tuple(rows)))
+
+
+def _slices(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
+    slices = (arm.get("comparison") or {}).get("slices") or []
+    if not slices:
+        return None
+    score = score_of(result)
+    worst = arm["comparison"]["worst_slice"]
+    ordered = sorted(slices, key=lambda row: row["difference"] if score.higher else -row["difference"])
+    rows = [
+        Row(
+            "",
+            row["name"],
+            f"{row['kind']}, {row['samples']:,} samples",
+            (
+                Cell(score.form(row["reference"])),
+                Cell(score.form(row["value"])),
+                Cell(score.change(row["difference"]), (interval(row["ci"], score.change),)),
+                Cell(significant(row["p_holm"], 2)),
+            ),
+        )
+        for row in ordered[:MOST]
+    ]
+    columns = (Column("Dense"), Column(label(arm["name"])), Column("Difference"), Column("p, Holm"))
+    note = (
+        f"Worst: {worst}. All intervals hold together at 95% (Bonferroni); p is that of an exact test, "
+        "corrected by Holm."
+    )
+    if len(ordered) > MOST:
+        note += f" The {MOST} that lose most of {len(ordered)}."
+    return Titled(f"Classes and slices: {label(arm['name'])}", note, Table(columns, tuple(rows)))
+
+
+def _drift(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
+    drift = arm.get("drift")
+    if not drift:
+        return None
+    score = score_of(result)
+    rows = [
+        Row("", row["name"], "mean of five strengths", _extra(row, score))
+        if row["name"] != (drift["shifted"] or {}).get("name")
+        else Row("", row["name"], "second data set", _extra(row, score))
+        for row in drift["judged"]
+    ]
+    columns = (Column("Loses more than dense"), Column("95% interval"))
+    unknown = [
+        f"on {row['name']} it is {percent(row['confidence'])} sure, dense {percent(row['reference'])}"
+        for row in drift["unknown"]
+        if known(row["confidence"])
+    ]
+    note = "Change of small minus change of dense, on the same samples."
+    note += f" Inputs that show nothing: {'; '.join(unknown)}." if unknown else ""
+    return Titled(f"Drift: {label(arm['name'])}", note, Table(columns, tuple(rows)))
+
+
+def _extra(row: Mapping[str, Any], score: Score) -> tuple[Cell, ...]:
+    return (Cell(score.change(row["extra"])), Cell(interval(row["ci"], score.change)))
+
+
+def _folds(result: Mapping[str, Any]) -> Titled | None:
+    folds = result.get("folds")
+    if not folds:
+        return None
+    score = score_of(result)
+    rows = [
+        Row(
+            name,
+            label(name),
+            "",
+            (
+                *(Cell(score.form(value)) for value in arm["accuracy"]),
+                Cell(score.form(arm["mean_accuracy"])),
+                Cell(interval(arm["difference_ci"], score.change) if arm["difference"] else "reference"),
+            ),
+        )
+        for name, arm in folds["arms"].items()
+    ]
+    columns = (
+        *(Column(f"Fold {number}") for number in range(1, folds["folds"] + 1)),
+        Column("Mean"),
+        Column("Difference", "95% interval over all held-out samples"),
+    )
+    note = (
+        "Networks of two folds share most of their training data: the interval is a little too narrow, and "
+        "the gate does not use it."
+    )
+    return Titled("Cross-validation", note, Table(columns, tuple(rows)))
+
+
+def _money(result: Mapping[str, Any]) -> Titled | None:
+    found = result.get("economics")
+    if not found or not found["arms"]:
+        return None
+    terms = Economics(**found["terms"])
+    columns = (
+        Column("Per million, dense"),
+        Column("Per million"),
+        Column("Saving per month"),
+        Column("In whole instances"),
+        Column("Paid back", "months"),
+    )
+    rows = []
+    for name, arm in found["arms"].items():
+        money = partial(_money_of, terms)
+        months = arm["payback_months"]
+        cells = (
+            Cell(money(arm["cost_per_million"]["before"])),
+            Cell(money(arm["cost_per_million"]["after"])),
+            Cell(money(arm["saving_per_month"]), (interval(arm["saving_per_month_ci"], money),)),
+            Cell(money(arm["saving_per_month_whole_instances"])),
+            Cell("never" if months is None else f"{months:.1f}"),
+        )
+        rows.append(Row(name, label(name), f"on {arm['engine']}", cells))
+    note = f"From measured times and these numbers: {plain(found['terms'])}."
+    return Titled("Money", note, Table(columns, tuple(rows)))
+
+
+def _sensitivity(result: Mapping[str, Any]) -> Titled | None:
+    found = result.get("economics")
+    name = str((candidate_arm(result) or {}).get("name"))
+    if not found or name not in found["arms"]:
+        return None
+    terms = Economics(**found["terms"])
+    rows = [
+        Row(
+            "",
+            plain(row["name"]).replace("_", " "),
+            "",
+            tuple(
+                Cell(terms.money(saving), (f"at {significant(value)}",))
+                for value, saving in zip(row["values"], row["savings"], strict=True)
+            ),
+        )
+        for row in found["arms"][name]["sensitivity"]
+    ]
+    note = f"Saving per month of {label(name)} with one number halved or doubled, or at its interval's ends."
+    return Titled("Money, if", note, Table((Column("Low"), Column("High")), tuple(rows)))
+
+
+def _money_of(terms: Economics, amount: float | None) -> str:
+    return terms.money(amount) if known(amount) else MISSING
+
+
+def _energy(result: Mapping[str, Any]) -> Titled | None:
+    arms = [arm for arm in result["arms"] if arm.get("energy")]
+    if not arms:
+        return None
+    rows = [
+        Row(
+            arm["name"],
+            label(arm["name"]),
+            "",
+            (Cell(f"{significant(arm['energy']['kwh_per_million'])} kWh", (arm["energy"]["label"],)),),
+        )
+        for arm in arms
+    ]
+    note = f"In eager torch, by {arms[0]['energy']['by']}."
+    return Titled("Energy", note, Table((Column("A million inferences"),), tuple(rows)))
