@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         InfeasibleError,
         LayerError,
     )
+    from corank.exported import Exported, open_exported
     from corank.exporting import export
     from corank.force_state import load_force, save_force
     from corank.headrooms import Headroom
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from corank.methods import METHODS, fold
     from corank.planning import plan
     from corank.plans import Choice, Plan
+    from corank.quantizing import Quantized, quantize
     from corank.recovery import Distillation, finetune, recalibrate_batchnorm
     from corank.regularizer import ForceRegularizer
     from corank.rules import Accuracy, Budget, Energy, Error, Latency, Ranks
@@ -67,6 +69,7 @@ _HOMES = {
     "corank.compression": ("Result", "compress"),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
+    "corank.exported": ("Exported", "open_exported"),
     "corank.exporting": ("export",),
     "corank.force_state": ("load_force", "save_force"),
     "corank.headrooms": ("Headroom",),
@@ -74,6 +77,7 @@ _HOMES = {
     "corank.methods": ("METHODS", "fold"),
     "corank.planning": ("plan",),
     "corank.plans": ("Choice", "Plan"),
+    "corank.quantizing": ("Quantized", "quantize"),
     "corank.recovery": ("Distillation", "finetune", "recalibrate_batchnorm"),
     "corank.regularizer": ("ForceRegularizer",),
     "corank.rules": ("Accuracy", "Budget", "Energy", "Error", "Latency", "Ranks"),
@@ -116,6 +120,7 @@ __all__ = [
     "Distillation",
     "Energy",
     "Error",
+    "Exported",
     "ExtraError",
     "FileError",
     "ForceRegularizer",
@@ -128,6 +133,7 @@ __all__ = [
     "Metric",
     "Moments",
     "Plan",
+    "Quantized",
     "Ranks",
     "Result",
     "SemiStructured",
@@ -157,7 +163,9 @@ __all__ = [
     "latency_table",
     "load",
     "load_force",
+    "open_exported",
     "plan",
+    "quantize",
     "recalibrate_batchnorm",
     "save",
     "save_force",
