@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from corank.benchmarks import BenchResult, bench
     from corank.benchmarks.headroom import headroom
     from corank.benchmarks.table import latency_table
+    from corank.benchmarks.zeros import SparsityReport, sparsity_report
     from corank.calibration import Moments, calibrate
     from corank.compression import Result, compress
     from corank.decomposition import decompose
@@ -65,6 +66,7 @@ _HOMES = {
     "corank.benchmarks": ("BenchResult", "bench"),
     "corank.benchmarks.headroom": ("headroom",),
     "corank.benchmarks.table": ("latency_table",),
+    "corank.benchmarks.zeros": ("SparsityReport", "sparsity_report"),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.compression": ("Result", "compress"),
     "corank.decomposition": ("decompose",),
@@ -140,6 +142,7 @@ __all__ = [
     "Space",
     "Sparsified",
     "Sparsifier",
+    "SparsityReport",
     "Spectrum",
     "Target",
     "Task",
@@ -171,6 +174,7 @@ __all__ = [
     "save_force",
     "sensitivity",
     "sparsify",
+    "sparsity_report",
     "spectrum",
     "tune",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corank.engines import OPENERS, Session
+from corank.engines import Session, open_onnxruntime, open_openvino
 from corank.errors import CorankError, FileError
 from corank.inputs import tensors
 
@@ -21,10 +21,11 @@ class Exported(nn.Module):
 
     path: Path
     backend: str
+    sparse_rate: float | None
 
-    def __init__(self, path: Path, backend: str, session: Session) -> None:
+    def __init__(self, path: Path, backend: str, session: Session, sparse_rate: float | None = None) -> None:
         super().__init__()
-        self.path, self.backend = path, backend
+        self.path, self.backend, self.sparse_rate = path, backend, sparse_rate
         self._session = session
         self.eval()
 
@@ -38,7 +39,11 @@ class Exported(nn.Module):
 
 
 def open_exported(
-    path: str | os.PathLike[str], *, backend: str = "onnxruntime", threads: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "onnxruntime",
+    threads: int | None = None,
+    sparse_rate: float | None = None,
 ) -> Exported:
     """Open an exported file, in float32 or int8, as a module that any `evaluate`, and `bench`, takes.
 
@@ -46,6 +51,8 @@ def open_exported(
         path: .onnx, or .xml in OpenVINO.
         backend: `onnxruntime` or `openvino`.
         threads: torch's present number if None.
+        sparse_rate: of OpenVINO alone: keep the int8 weights of a matrix product packed where at least this
+            share of them is zero. It needs a processor with AMX; elsewhere it changes nothing.
     Returns: a module without parameters; give it batches of any size if the file takes them.
     Raises: FileError, for a file that is absent or that the engine cannot read; ExtraError, without the
         engine.
@@ -64,14 +71,22 @@ def open_exported(
     if path.suffix not in _SUFFIXES[backend]:
         allowed = " and ".join(_SUFFIXES[backend])
         raise FileError(f"{path}: {backend} reads {allowed}, got {path.suffix!r}. Export to one of these.")
+    if sparse_rate is not None and (backend != "openvino" or not 0 <= sparse_rate <= 1):
+        raise CorankError(
+            f"sparse_rate: a fraction in [0, 1], in openvino alone; got {sparse_rate} in {backend}."
+        )
     if not path.is_file():
         raise FileError(f"{path}: there is no such file. Write it by corank.export.")
     try:
-        session = OPENERS[backend](path, threads or torch.get_num_threads())
+        used = threads or torch.get_num_threads()
+        if backend == "openvino":
+            session = open_openvino(path, used, sparse_rate=sparse_rate)
+        else:
+            session = open_onnxruntime(path, used)
     except CorankError:
         raise
     except Exception as error:  # whatever the engine's reader raises
         raise FileError(
             f"{path}: {backend} cannot read it ({str(error).strip().partition(chr(10))[0][:200]})."
         ) from error
-    return Exported(path, backend, session)
+    return Exported(path, backend, session, sparse_rate)

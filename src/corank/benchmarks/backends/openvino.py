@@ -21,16 +21,17 @@ def prepare(model: nn.Module, example: Example, threads: int, folder: Path) -> R
     """
     import_openvino()
     if isinstance(model, Exported):
-        path = model.path
+        path, sparse_rate = model.path, model.sparse_rate
         notes = [f"it runs {path.name} as it is"]
     else:
-        path, notes = folder / "model.xml", []
+        path, sparse_rate, notes = folder / "model.xml", None, []
         export(model, example, path, dynamic_batch=False)
-    session = open_openvino(path, threads)
+    session = open_openvino(path, threads, sparse_rate=sparse_rate)
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors(example)]
     return Runner(
         session.bind(arrays),
         {"openvino": session.version},
+        # without the packing of sparse weights, which saves no more than their own bytes
         lambda: peak_in_fresh_process("openvino", path, arrays, threads, folder),
         tuple(notes),
     )
