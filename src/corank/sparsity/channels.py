@@ -146,7 +146,13 @@ class _Attempt:
         if reason is not None:
             self.left.update(dict.fromkeys(producers, reason))
             return None
-        return _Group(self.names[id(group[0].dep.target.module)], producers, self._importance(group))
+        try:
+            importance = self._importance(group)
+        except Exception as error:  # its layers do not have the channels that the graph says
+            reason = f"Torch-Pruning misreads what shares its channels ({type(error).__name__}: {error})"
+            self.left.update(dict.fromkeys(producers, reason[:200]))
+            return None
+        return _Group(self.names[id(group[0].dep.target.module)], producers, importance)
 
     def _problem(self, name: str, module: nn.Module, reads: bool) -> str | None:
         if any(self.owners[id(one)] > 1 for one in module._parameters.values() if one is not None):
