@@ -44,7 +44,7 @@ LEARNING_RATE = 0.01
 ENGINES = ("onnxruntime", "openvino")  # besides torch, which runs no int8 file
 ROUNDS = 30
 INT8_BATCHES = 60  # of BATCH images, for the ranges
-LASSO = (0.1, 0.2, 0.4)
+LASSO = (0.25, 0.5, 1.0)
 
 
 def subsets() -> list[tuple[str, ...]]:
@@ -146,13 +146,10 @@ def quantized(bench: Bench, small: nn.Module, path: Path) -> dict[str, Any]:
 
 
 def rebatched(loader: Sequence[Any]) -> list[Any]:
-    """Cut batches into those of the size that a file takes; what is left over is dropped."""
-    parts = [
-        (x, y)
-        for images, labels in loader
-        for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True)
-    ]
-    return [part for part in parts if len(part[1]) == BATCH]
+    """Cut all samples into batches of the size that a file takes; what is left over is dropped."""
+    images, labels = (torch.cat([batch[index] for batch in loader]) for index in (0, 1))
+    parts = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
+    return parts if len(labels) % BATCH == 0 else parts[:-1]
 
 
 def conv_nonzero(model: nn.Module) -> int:
@@ -182,7 +179,7 @@ def recover(bench: Bench, cache: Path, epochs: int, levels: Sequence[int]) -> li
 def lasso(bench: Bench, cache: Path, epochs: int) -> list[dict[str, Any]]:
     """Train dense and low rank with a group lasso, columns of k×k layers and rows of 1×1, as the paper does.
 
-    Half of the epochs with the lasso, half with its zeros kept.
+    All the epochs with the lasso, and half as many with its zeros kept.
     """
     rows = []
     for parts in ((), ("low rank",)):
@@ -203,11 +200,11 @@ def _lassoed(bench: Bench, parts: Sequence[str], strength: float, epochs: int) -
     points = tuple(name for name in convs if name not in wide)
     specs = [corank.GroupLasso(columns=strength, include=wide)]
     specs += [corank.GroupLasso(rows=strength, include=points)] if points else []
-    for made in (corank.Sparsifier(small, *specs), None):
+    for made, number in ((corank.Sparsifier(small, *specs), epochs), (None, max(epochs // 2, 1))):
         corank.finetune(
             small,
             bench.train,
-            epochs=max(epochs // 2, 1),
+            epochs=number,
             teacher=bench.dense,
             learning_rate=LEARNING_RATE,
             sparsity=made or corank.Sparsifier(small),

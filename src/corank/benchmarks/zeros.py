@@ -15,6 +15,8 @@ from corank.exported import Exported
 from corank.inputs import Example
 from corank.sparsity import count_zeros
 
+COPIES = 0.02  # by which the speed of two copies of one network can differ
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -36,13 +38,16 @@ class SparsityReport:
     bench: BenchResult
 
     def verdicts(self) -> list[str]:
-        """Say of every model and engine whether it is faster than the first, slower, or neither."""
+        """Say of every model and engine whether it is faster than the first, slower, or neither.
+
+        Neither, where the interval reaches within the 2% that two copies of one network can differ by.
+        """
         lines = []
         for timing in self.bench.timings:
             if timing.model == self.bench.reference:
                 continue
             low, high = timing.speedup_ci
-            says = "is faster" if low > 1 else "is slower" if high < 1 else "buys no time"
+            says = "is faster" if low > 1 + COPIES else "is slower" if high < 1 - COPIES else "buys no time"
             lines.append(
                 f"{timing.model} {says} in {timing.backend}: {timing.speedup:.2f} ({low:.2f} to {high:.2f})"
             )
