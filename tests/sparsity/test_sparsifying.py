@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -151,6 +153,22 @@ def test_a_shortcut_that_pads_keeps_its_channels():
 def test_bad_input_is_one_error_that_says_what_to_do(specs, message):
     with pytest.raises(corank.CorankError, match=message):
         sparsify(nn.Sequential(nn.Linear(6, 4)), *specs)
+
+
+def test_of_several_specs_each_layer_says_what_each_did():
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8))
+    result = sparsify(net, SemiStructured(), Unstructured(0.6, exclude=("2",)))
+    assert (
+        result.layers["0"] == "SemiStructured: it has 6 input channels a group, no multiple of 4; 60.4% zeros"
+    )
+    assert result.layers["2"] == "50.0% zeros; Unstructured: excluded"
+    assert not result.skipped
+
+
+def test_without_torch_pruning_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    with pytest.raises(corank.ExtraError, match=r"pip install 'corank\[prune\]'"):
+        sparsify(nn.Linear(4, 4), Channels(0.5), example=torch.ones(1, 4))
 
 
 def test_weights_that_are_no_numbers_are_refused():

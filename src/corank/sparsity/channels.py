@@ -109,8 +109,10 @@ class _Attempt:
         unused = dict.fromkeys(set(self.usable) - seen, "the network does not use it on this example")
         self.left.update(unused)
         done: dict[str, str] = {}
+        spared: list[str] = []
         for group, indices in zip(found, _weakest(found, self.spec), strict=True):
             if not indices:
+                spared += group.producers
                 continue
             if (problem := self._prune(group, indices)) is not None:
                 self.left.update(dict.fromkeys(group.producers, problem))
@@ -118,6 +120,7 @@ class _Attempt:
             total = len(group.importance_C)
             text = f"{total - len(indices)} of {total} output channels"
             done.update(dict.fromkeys(group.producers, text))
+        self.left.update(dict.fromkeys(spared, _spared(self.spec)))  # last: another attempt ranks them again
         return done
 
     def _read(self, group: Any) -> _Group | None:
@@ -205,6 +208,11 @@ class _Attempt:
     def _outputs(self) -> list[Tensor]:
         with torch.no_grad():
             return [one.detach().clone() for one in tensors(call(self.copy.eval(), self.example))]
+
+
+def _spared(spec: Channels) -> str:
+    which = "all zero" if spec.ratio is None else "among the weakest"
+    return f"none of its channels is {which}, or too few for a multiple of {spec.multiple}"
 
 
 def _weakest(found: Sequence[_Group], spec: Channels) -> Iterator[list[int]]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from corank.errors import CorankError
+from corank.extras import import_extra
 from corank.inputs import Example
 from corank.layers import copy_network, reject_unusable_values, unwrap
 from corank.sparsity.channels import prune_channels
@@ -60,25 +61,33 @@ def sparsify(model: nn.Module, *specs: CutSpec, example: Example | None = None) 
         "sparsify",
         "GroupLasso acts while a network trains: give it to corank.Sparsifier.",
     )
-    if example is None and any(isinstance(spec, Channels) for spec in specs):
-        raise CorankError("sparsify: Channels follows one run of the network. Give an input as example=.")
+    if any(isinstance(spec, Channels) for spec in specs):
+        if example is None:
+            raise CorankError("sparsify: Channels follows one run of the network. Give an input as example=.")
+        import_extra("torch_pruning", "prune")
     model = unwrap(model)
     for spec in specs:  # every pattern is tried before any work
         for name, layer in choose(model, spec)[0].items():
             reject_unusable_values(name, layer.weight)
     copy = copy_network(model)
-    done: dict[str, str] = {}
-    left: dict[str, str] = {}
+    notes: dict[str, list[str]] = {}
+    acted: set[str] = set()
     for spec in specs:
         if isinstance(spec, Channels):
             assert example is not None  # checked above
-            copy, here, skipped = prune_channels(copy, spec, example)
+            copy, done, left = prune_channels(copy, spec, example)
         else:
-            here, skipped = _zero(copy, spec)
-        left |= skipped
-        for name, text in here.items():
-            done[name] = f"{done[name]}; {text}" if name in done else text
-    return Sparsified(copy, done, {name: why for name, why in left.items() if name not in done})
+            done, left = _zero(copy, spec)
+        acted |= set(done)
+        for name, text in done.items():
+            notes.setdefault(name, []).append(text)
+        for name, why in left.items():
+            notes.setdefault(name, []).append(why if len(specs) == 1 else f"{type(spec).__name__}: {why}")
+    layers: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for name, texts in notes.items():
+        (layers if name in acted else skipped)[name] = "; ".join(texts)
+    return Sparsified(copy, layers, skipped)
 
 
 @torch.no_grad()
