@@ -149,6 +149,26 @@ def test_finetune_keeps_zeros_and_goes_on_bit_equal_after_a_stop(tmp_path):
     assert count_zeros(whole).share == pytest.approx(0.6, abs=0.01)
 
 
+def test_a_checkpoint_without_masks_is_that_of_another_training(tmp_path):
+    corank.finetune(_net(), _batches(), epochs=1, checkpoint=tmp_path / "a", progress=False)
+    net = _net()
+    with pytest.raises(corank.CorankError, match="another training: it holds no sparsity"):
+        corank.finetune(
+            net, _batches(), epochs=1, checkpoint=tmp_path / "a", sparsity=Sparsifier(net), progress=False
+        )
+
+
+def test_frozen_layers_are_left_alone_and_what_is_masked_is_told():
+    net = _net()
+    net[0].weight.requires_grad_(False)
+    before = net[0].weight.clone()
+    sparsifier = Sparsifier(net, Unstructured(0.5, scope="layer"))
+    corank.finetune(net, _batches(), epochs=1, sparsity=sparsifier, progress=False)
+    assert torch.equal(net[0].weight, before)
+    assert sparsifier.skipped == {"0": "its weight is frozen"}
+    assert sparsifier.sparsity() == {"2": pytest.approx(0.5), "4": pytest.approx(0.5)}
+
+
 def test_it_acts_after_a_force_that_moves_weights_after_the_step():
     net = sparsify(_net(), Unstructured(0.5)).model
     force = corank.ForceRegularizer(net, 0.1, coupling="decoupled")

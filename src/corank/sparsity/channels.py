@@ -106,8 +106,8 @@ class _Attempt:
             self.left.update(dict.fromkeys(self.usable, reason))
             return {}
         seen = {self.names.get(id(dep.target.module)) for group in every for dep, _ in group}
-        unused = dict.fromkeys(set(self.usable) - seen, "the network does not use it on this example")
-        self.left.update(unused)
+        unused = [name for name in self.usable if name not in seen]
+        self.left.update(dict.fromkeys(unused, "the network does not use it on this example"))
         done: dict[str, str] = {}
         spared: list[str] = []
         for group, indices in zip(found, _weakest(found, self.spec), strict=True):
@@ -184,13 +184,13 @@ class _Attempt:
     def _prune(self, group: _Group, indices: list[int]) -> str | None:
         """Remove channels; say why they cannot be removed, if so: the network is then spoilt."""
         root = self.modules[group.root]
-        whole = self.graph.get_pruning_group(
-            root, self.graph.get_pruner_of_module(root).prune_out_channels, indices
-        )
-        if not self.graph.check_pruning_group(whole):
-            return "it would lose all its channels"
-        readers = [(dep.target.module, list(idxs)) for dep, idxs in whole if self._reads(dep.handler)]
         try:
+            whole = self.graph.get_pruning_group(
+                root, self.graph.get_pruner_of_module(root).prune_out_channels, indices
+            )
+            if not self.graph.check_pruning_group(whole):
+                return "a layer that shares its channels would lose all of them"
+            readers = [(dep.target.module, list(idxs)) for dep, idxs in whole if self._reads(dep.handler)]
             with _unread(readers):
                 wanted = self._outputs()
             whole.prune()
