@@ -10,8 +10,16 @@ from torch import nn
 
 import corank
 from corank.inputs import call, tensors
-from corank.sparsity import Channels, GroupLasso, SemiStructured, Unstructured, count_zeros, sparsify
-from corank.testing import NETWORKS
+from corank.sparsity import (
+    Channels,
+    GroupLasso,
+    SemiStructured,
+    Sparsifier,
+    Unstructured,
+    count_zeros,
+    sparsify,
+)
+from corank.testing import LAYERS, NETWORKS
 from corank.testing.rows import same_bits
 
 SPECS = {
@@ -52,6 +60,38 @@ def test_every_network_is_sparsified_or_says_why_not(name, kind):
     if kind == "by layer":
         zeros = count_zeros(result.model).layers
         assert all(zeros[one].zeros == round(0.6 * zeros[one].weights) for one in result.layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_keeps_its_dtype_and_memory_and_gets_its_zeros(name, dtype):
+    layer, _ = LAYERS[name].build(dtype)
+    result = _sparsify(layer, Unstructured(0.5), None)
+    before, after = layer.weight, result.model.weight
+    assert (after.dtype, after.shape, after.stride()) == (dtype, before.shape, before.stride())
+    zeros = after == 0
+    assert int(zeros.sum()) == round(0.5 * after.numel())
+    assert torch.equal(after[~zeros], before[~zeros])
+    assert count_zeros(result.model).layers[""].zeros == int(zeros.sum())
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_of_any_kind_trains_with_a_lasso_and_its_zeros(name):
+    layer, x = LAYERS[name].build()
+    layer.weight.requires_grad_(True)
+    stride = layer.weight.stride()
+    optimizer = torch.optim.SGD([layer.weight], lr=0.1)
+    sparsifier = Sparsifier(layer, GroupLasso(rows=1e-3, columns=1e-3), Unstructured(0.5))
+    sparsifier.attach(optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(x).square().mean().backward()
+        optimizer.step()
+    assert layer.weight.stride() == stride
+    zeros = int((layer.weight == 0).sum())
+    assert zeros >= round(0.5 * layer.weight.numel())
+    sparsifier.detach()
 
 
 @pytest.mark.parametrize("spec", [Unstructured(0.0), SemiStructured(zeros=0), Channels(0.0)])
