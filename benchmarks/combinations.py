@@ -2,9 +2,10 @@
 
 Every combination cuts the same trained network at three levels, recovers in the same epochs on the same
 images with the dense network as its teacher, is quantized after that, and is judged on the same test images:
-chosen on dev, reported on final. Then all are timed against dense in one run an engine. The latency table is
-that of `benchmarks.cifar_rivals`. Stages, each resumable:
-    python -m benchmarks.cifar_rivals --depth 20 --stage table     # the latency table, on an idle machine
+chosen on dev, reported on final. Then all are timed against dense in one run an engine. Low rank is planned
+twice, from the times of float32 and from those of int8, since what saves time in one may not in the other.
+Stages, each resumable:
+    python -m benchmarks.combinations --depth 20 --stage table     # two latency tables, on an idle machine
     python -m benchmarks.combinations --depth 20 --stage recover   # cut, recover, quantize
     python -m benchmarks.combinations --depth 20 --stage lasso     # zero rows and columns on top of low rank
     python -m benchmarks.combinations --depth 20 --stage time      # time and write, on an idle machine
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -25,17 +27,20 @@ from torch import nn
 
 import corank
 from benchmarks.cifar import resnet
-from benchmarks.cifar_rivals import BATCH, CALIBRATION, Bench, ours, score
+from benchmarks.cifar_rivals import BATCH, CALIBRATION, PLANNED_FOR, Bench, ours, score
 from benchmarks.combinations_page import page
 from benchmarks.record import describe_run, rounded, say, store, stored
 from corank.benchmarks.machine import pinned, usable_threads
 from corank.cost import model_cost
 from corank.files import write_text
+from corank.latency import LatencyTable
 from corank.layers import is_conv, layer_type
 
-PARTS = ("low rank", "channels", "unstructured")
+FOR_INT8 = "low rank for int8"
+PARTS = ("low rank", FOR_INT8, "channels", "unstructured")
 LEVELS: dict[str, tuple[float, ...]] = {
     "low rank": (0.9, 0.85, 0.78),  # of the dense network's time
+    FOR_INT8: (0.9, 0.85, 0.78),  # of its time in int8
     "channels": (0.1, 0.15, 0.3),  # of all that can be removed
     "unstructured": (0.5, 0.7, 0.85),  # of all weights
 }
@@ -47,9 +52,28 @@ INT8_BATCHES = 60  # of BATCH images, for the ranges
 LASSO = (0.25, 0.5, 1.0)
 
 
+class Int8Bench(Bench):
+    """The same network and data, with the latency table of int8 files."""
+
+    def table(self) -> LatencyTable:
+        """Return the table, measured once."""
+        path = self.cache / f"table{self.depth}-int8.json"
+        if not path.exists():
+            options = {"backend": PLANNED_FOR, "precision": "int8", "time_budget": 300}
+            write_text(path, corank.latency_table(self.dense, self.example, **options).to_json())
+        return LatencyTable.from_json(path.read_text())
+
+
+@cache
+def for_int8(bench: Bench) -> Int8Bench:
+    """Return the bench that plans for int8."""
+    return Int8Bench(bench.depth, bench.cache, bench.seed)
+
+
 def subsets() -> list[tuple[str, ...]]:
-    """Return every combination of the parts that change the network, dense first."""
-    return [one for size in range(len(PARTS) + 1) for one in combinations(PARTS, size)]
+    """Return every combination of the parts that change the network, dense first, with one plan of ranks."""
+    every = [one for size in range(len(PARTS)) for one in combinations(PARTS, size)]
+    return [one for one in every if not {"low rank", FOR_INT8} <= set(one)]
 
 
 def title(parts: Sequence[str]) -> str:
@@ -66,6 +90,8 @@ def cut(parts: Sequence[str], level: int, bench: Bench) -> nn.Module:
     small = bench.dense
     if "low rank" in parts:
         small = ours(small, LEVELS["low rank"][level], bench)
+    if FOR_INT8 in parts:
+        small = ours(small, LEVELS[FOR_INT8][level], for_int8(bench))
     if "channels" in parts:
         spec = corank.Channels(LEVELS["channels"][level], multiple=4, exclude=ranks(small, bench.dense))
         small = corank.sparsify(small, spec, example=bench.example).model
@@ -161,12 +187,12 @@ def conv_nonzero(model: nn.Module) -> int:
     return sum(int((one.weight != 0).sum()) for one in model.modules() if is_conv(one))
 
 
-def recover(bench: Bench, cache: Path, epochs: int, levels: Sequence[int]) -> list[dict[str, Any]]:
+def recover(bench: Bench, folder: Path, epochs: int, levels: Sequence[int]) -> list[dict[str, Any]]:
     """Cut and recover every combination at every level; what is done is kept."""
     rows = []
     for parts in subsets():
         for level in levels if parts else (0,):
-            stem = cache / f"{bench.depth}-{'-'.join(parts).replace(' ', '_') or 'dense'}-{level}"
+            stem = folder / f"{bench.depth}-{'-'.join(parts).replace(' ', '_') or 'dense'}-{level}"
             kept = stem.with_suffix(".json")
             if not kept.exists():
                 say(f"{title(parts)}, level {level + 1}")
@@ -176,7 +202,7 @@ def recover(bench: Bench, cache: Path, epochs: int, levels: Sequence[int]) -> li
     return rows
 
 
-def lasso(bench: Bench, cache: Path, epochs: int) -> list[dict[str, Any]]:
+def lasso(bench: Bench, folder: Path, epochs: int) -> list[dict[str, Any]]:
     """Train dense and low rank with a group lasso, columns of k×k layers and rows of 1×1, as the paper does.
 
     All the epochs with the lasso, and half as many with its zeros kept.
@@ -184,7 +210,7 @@ def lasso(bench: Bench, cache: Path, epochs: int) -> list[dict[str, Any]]:
     rows = []
     for parts in ((), ("low rank",)):
         for strength in LASSO:
-            kept = cache / f"{bench.depth}-lasso-{title(parts).replace(' ', '_')}-{strength}.json"
+            kept = folder / f"{bench.depth}-lasso-{title(parts).replace(' ', '_')}-{strength}.json"
             if not kept.exists():
                 say(f"{title(parts)}, lasso {strength}")
                 write_text(kept, json.dumps(_lassoed(bench, parts, strength, epochs)))
@@ -260,22 +286,26 @@ def _speedup(run: corank.BenchResult, name: str, engine: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--depth", type=int, choices=tuple(EPOCHS), default=56)
-    parser.add_argument("--stage", choices=("recover", "lasso", "time"), required=True)
+    parser.add_argument("--stage", choices=("table", "recover", "lasso", "time"), required=True)
     parser.add_argument("--epochs", type=int, help="of recovery")
     parser.add_argument("--levels", type=int, nargs="+", default=[0, 1, 2], help="of 0, 1 and 2")
     parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--table", type=Path, default=Path("runs/cifar_rivals"), help="folder of the table")
+    parser.add_argument("--tables", type=Path, default=Path("runs/cifar_rivals"), help="their folder")
     parser.add_argument("--cache", type=Path, default=Path("runs/combinations"))
     options = parser.parse_args()
     epochs = options.epochs or EPOCHS[options.depth]
     options.cache.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.depth, options.table, options.seed)
+    bench = Bench(options.depth, options.tables, options.seed)
     with pinned(options.threads):
-        rows = recover(bench, options.cache, epochs, options.levels) if options.stage != "lasso" else []
+        if options.stage == "table":
+            say(f"{len(bench.table().rows)} rows in float32, {len(for_int8(bench).table().rows)} in int8")
+            return
         if options.stage == "lasso":
             lasso(bench, options.cache, epochs)
-        if options.stage != "time":
+            return
+        rows = recover(bench, options.cache, epochs, options.levels)
+        if options.stage == "recover":
             return
         time_all(bench, rows, options.threads)
         run = describe_run(options.seed)

@@ -50,7 +50,7 @@ def page(data: Mapping[str, Any]) -> str:
     head = (
         "Trained ResNets on CIFAR-10; 5,000 test images are dev, the other 5,000 final. One seed: "
         "differences of a few tenths of a point are noise (95%: ±0.8). Order: low rank, channels, single "
-        "weights, int8. Low rank is planned once, from the times of onnxruntime in float32.\n"
+        "weights, int8. Low rank is planned from the times of onnxruntime, in float32 or for int8.\n"
     )
     return head + "\n".join(_section(depth, found) for depth, found in sorted(data.items()))
 

@@ -25,6 +25,7 @@ def bench(monkeypatch):
         return corank.decompose(network, corank.plan(network, corank.Budget(macs=ratio), example=example))
 
     monkeypatch.setattr(combinations, "ours", ours)
+    monkeypatch.setattr(combinations, "for_int8", lambda bench: bench)
     monkeypatch.setattr(combinations, "score", lambda model, loader: [0.5, 0.4, 0.6])
     return SimpleNamespace(
         depth=8, seed=0, dense=net, example=example, train=batches, dev=batches, final=batches
@@ -35,7 +36,7 @@ def test_every_combination_is_cut_and_none_touches_the_dense_network(bench):
     pytest.importorskip("torch_pruning", reason="channels come with the extra `prune`")
     before = [one.clone() for one in bench.dense.state_dict().values()]
     sizes = {title(parts): sum(p.numel() for p in cut(parts, 2, bench).parameters()) for parts in subsets()}
-    assert len(sizes) == 8
+    assert len(sizes) == 12
     assert sizes["dense"] == sizes["unstructured"]
     assert sizes["low rank + channels"] < min(sizes["low rank"], sizes["channels"])
     assert all(map(torch.equal, before, bench.dense.state_dict().values()))
@@ -44,7 +45,7 @@ def test_every_combination_is_cut_and_none_touches_the_dense_network(bench):
 def test_all_together_is_recovered_saved_and_quantized(bench, tmp_path):
     pytest.importorskip("torch_pruning", reason="channels come with the extra `prune`")
     pytest.importorskip("onnxscript", reason="ONNX files come with the extra `onnx`")
-    row = recovered(bench, combinations.PARTS, 1, 1, tmp_path / "all")
+    row = recovered(bench, ("low rank", "channels", "unstructured"), 1, 1, tmp_path / "all")
     assert row["zeros"] == pytest.approx(0.7, abs=0.01)
     again = corank.load(tmp_path / "all.safetensors", lambda: ResNet(1))
     assert corank.count_zeros(again).share == row["zeros"]
