@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from corank.benchmarks import BenchResult, bench
     from corank.benchmarks.headroom import headroom
     from corank.benchmarks.table import latency_table
+    from corank.benchmarks.zeros import SparsityReport, sparsity_report
     from corank.calibration import Moments, calibrate
     from corank.compression import Result, compress
     from corank.decision.economics import Economics
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         InfeasibleError,
         LayerError,
     )
+    from corank.exported import Exported, open_exported
     from corank.exporting import export
     from corank.force_state import load_force, save_force
     from corank.headrooms import Headroom
@@ -35,10 +37,23 @@ if TYPE_CHECKING:
     from corank.methods import METHODS, fold
     from corank.planning import plan
     from corank.plans import Choice, Plan
+    from corank.quantizing import Quantized, quantize
     from corank.recovery import Distillation, finetune, recalibrate_batchnorm
     from corank.regularizer import ForceRegularizer
     from corank.rules import Accuracy, Budget, Energy, Error, Latency, Ranks
     from corank.sensitivities import sensitivity
+    from corank.sparsity import (
+        Channels,
+        GroupLasso,
+        SemiStructured,
+        Sparsified,
+        Sparsifier,
+        Unstructured,
+        Zeros,
+        count_zeros,
+        group_lasso,
+        sparsify,
+    )
     from corank.spectra import Spectrum, spectrum
     from corank.store import load, save
     from corank.strength import Adaptive, AutoStrength
@@ -54,6 +69,7 @@ _HOMES = {
     "corank.benchmarks": ("BenchResult", "bench"),
     "corank.benchmarks.headroom": ("headroom",),
     "corank.benchmarks.table": ("latency_table",),
+    "corank.benchmarks.zeros": ("SparsityReport", "sparsity_report"),
     "corank.calibration": ("Moments", "calibrate"),
     "corank.compression": ("Result", "compress"),
     "corank.decision.economics": ("Economics",),
@@ -61,6 +77,7 @@ _HOMES = {
     "corank.decision.policy": ("Policy",),
     "corank.decomposition": ("decompose",),
     "corank.errors": ("CorankError", "ExtraError", "FileError", "InfeasibleError", "LayerError"),
+    "corank.exported": ("Exported", "open_exported"),
     "corank.exporting": ("export",),
     "corank.force_state": ("load_force", "save_force"),
     "corank.headrooms": ("Headroom",),
@@ -68,10 +85,23 @@ _HOMES = {
     "corank.methods": ("METHODS", "fold"),
     "corank.planning": ("plan",),
     "corank.plans": ("Choice", "Plan"),
+    "corank.quantizing": ("Quantized", "quantize"),
     "corank.recovery": ("Distillation", "finetune", "recalibrate_batchnorm"),
     "corank.regularizer": ("ForceRegularizer",),
     "corank.rules": ("Accuracy", "Budget", "Energy", "Error", "Latency", "Ranks"),
     "corank.sensitivities": ("sensitivity",),
+    "corank.sparsity": (
+        "Channels",
+        "GroupLasso",
+        "SemiStructured",
+        "Sparsified",
+        "Sparsifier",
+        "Unstructured",
+        "Zeros",
+        "count_zeros",
+        "group_lasso",
+        "sparsify",
+    ),
     "corank.spectra": ("Spectrum", "spectrum"),
     "corank.store": ("load", "save"),
     "corank.strength": ("Adaptive", "AutoStrength"),
@@ -91,6 +121,7 @@ __all__ = [
     "AutoStrength",
     "BenchResult",
     "Budget",
+    "Channels",
     "Checkpoint",
     "Choice",
     "Classified",
@@ -100,9 +131,11 @@ __all__ = [
     "Economics",
     "Energy",
     "Error",
+    "Exported",
     "ExtraError",
     "FileError",
     "ForceRegularizer",
+    "GroupLasso",
     "Headroom",
     "InfeasibleError",
     "Latency",
@@ -113,34 +146,47 @@ __all__ = [
     "Pixels",
     "Plan",
     "Policy",
+    "Quantized",
     "Ranks",
     "Result",
+    "SemiStructured",
     "Space",
+    "Sparsified",
+    "Sparsifier",
+    "SparsityReport",
     "Spectrum",
     "Target",
     "Task",
+    "Unstructured",
     "Verdict",
+    "Zeros",
     "__version__",
     "apply_plan",
     "bench",
     "calibrate",
     "classification",
     "compress",
+    "count_zeros",
     "decompose",
     "export",
     "finetune",
     "fold",
     "force_loss",
     "gate",
+    "group_lasso",
     "headroom",
     "latency_table",
     "load",
     "load_force",
+    "open_exported",
     "plan",
+    "quantize",
     "recalibrate_batchnorm",
     "save",
     "save_force",
     "sensitivity",
+    "sparsify",
+    "sparsity_report",
     "spectrum",
     "tune",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from corank.progress import Meter
 from corank.regularizer import ForceRegularizer
 from corank.tasks import Loader, Loss, cross_entropy, device_of
 from corank.training import Checkpoint, Epoch, Training
+
+if TYPE_CHECKING:
+    from corank.sparsity import Sparsifier
 
 __all__ = ["Checkpoint", "Distillation", "Epoch", "default_optimizer", "finetune", "recalibrate_batchnorm"]
 
@@ -67,6 +70,7 @@ def finetune(
     optimizer: torch.optim.Optimizer | None = None,
     scheduler: LRScheduler | None = None,
     force: ForceRegularizer | None = None,
+    sparsity: Sparsifier | None = None,
     checkpoint: Checkpoint | Path | str | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
     precision: Precision = "float32",
@@ -89,6 +93,7 @@ def finetune(
         learning_rate, momentum, weight_decay: of the default optimizer.
         optimizer, scheduler: your own; the scheduler steps once a batch.
         force: is attached to the optimizer, and detached at the end.
+        sparsity: likewise, after the force; `corank.Sparsifier(model)` keeps the zeros that are there.
         checkpoint: a file, written after every epoch, from which the same call goes on after it was killed
             and ends bit-equal on the same machine; `Checkpoint(path, every=steps)` writes more often. It
             holds model, optimizer, scheduler, force, random states and the place in the data, no pickle. A
@@ -120,17 +125,22 @@ def finetune(
             scheduler = CosineAnnealingLR(optimizer, max(epochs * len(loader), 1))
     if isinstance(checkpoint, str | Path):
         checkpoint = Checkpoint(checkpoint)
+    if checkpoint is not None and sparsity is not None:
+        checkpoint = replace(checkpoint, keep={**checkpoint.keep, "sparsity": sparsity})
     training = Training(model, loader, loss, optimizer, scheduler, force, checkpoint, precision, frozen_norm)
     mode = model.training
     if force is not None:
         force.attach(optimizer)
     try:
+        if sparsity is not None:
+            sparsity.attach(optimizer)
         with Meter(label, enabled=progress) as meter:
             return training.run(epochs, after_epoch, meter)
     finally:
         model.train(mode)
-        if force is not None:
-            force.detach()
+        for attached in (sparsity, force):
+            if attached is not None:
+                attached.detach()
 
 
 def _with_teacher(loss: Loss, teacher: nn.Module, distillation: Distillation) -> Loss:

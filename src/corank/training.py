@@ -227,6 +227,11 @@ class Training:
         if self.force is not None and state["force"] is not None:
             self.force.load_state_dict(state["force"])
         for name, one in self.checkpoint.keep.items():
+            if name not in state["keep"]:
+                raise CorankError(
+                    f"{path}: is the checkpoint of another training: it holds no {name}. "
+                    "Choose another file, or delete it to start again."
+                )
             one.load_state_dict(state["keep"][name])
         self.done = [Epoch(**one) for one in state["done"]]
         self._step, self._total, self._seconds = state["step"], state["total"], state["seconds"]

@@ -8,7 +8,7 @@ from torch import nn
 import corank
 from corank import LatencyTable, latency_table
 from corank.benchmarks import table_runners, timing
-from corank.benchmarks.int8 import quantize
+from corank.quantizing import write_int8
 
 EXAMPLE = torch.randn(2, 3, 8, 8)
 
@@ -111,11 +111,11 @@ def test_int8_is_timed_from_a_quantized_file(backend, monkeypatch):
     pytest.importorskip(backend, reason="an optional engine")
     files = []
 
-    def spy(path, arrays, folder):
-        files.append(quantize(path, arrays, folder))
-        return files[-1]
+    def spy(path, feeds, out):
+        write_int8(path, feeds, out)
+        files.append(out)
 
-    monkeypatch.setattr(table_runners, "quantize", spy)
+    monkeypatch.setattr(table_runners, "write_int8", spy)
     options = {"precision": "int8", "ranks": [0.5], "include": ["0", "6"], "progress": False, "rounds": 2}
     table = latency_table(make_net(), EXAMPLE, backend=backend, **options)
     assert table.precision == "int8"

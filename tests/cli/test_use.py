@@ -92,6 +92,7 @@ EXAMPLES = {  # what stands in the folder where a verb's example is run, and wha
     "plan": (_prepare_plan, "plan.json"),
     "compress": (lambda folder: None, "small.safetensors"),
     "apply": (_prepare_apply, "small.safetensors"),
+    "sparsify": (_prepare_apply, "sparse.safetensors"),
 }
 
 

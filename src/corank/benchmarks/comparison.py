@@ -16,7 +16,9 @@ from corank.benchmarks.backends import find_backend
 from corank.benchmarks.machine import describe_machine, pinned, usable_threads
 from corank.benchmarks.results import BenchResult, Timing
 from corank.benchmarks.timing import Times, drift, speedup, time_interleaved
+from corank.engines import OPENERS
 from corank.errors import CorankError
+from corank.exported import Exported
 from corank.inputs import Example, first_tensor, tensors
 from corank.probing import unchanged
 
@@ -42,7 +44,8 @@ def bench(
     is faster if the interval lies above 1. It speaks for these copies in memory: two copies of one network
     can differ by a percent or two, so do not build on less.
     Every engine gets the same number of threads and float32. ONNX Runtime and OpenVINO run files
-    exported at the example's batch size and checked against torch.
+    exported at the example's batch size and checked against torch; a file that `open_exported` opened,
+    in int8 perhaps, they run as it is.
 
     Args:
         models: `{name: network}`; the first is the reference. Their mode is given back.
@@ -65,6 +68,7 @@ def bench(
     """
     _check(models, example)
     found = {name: find_backend(name) for name in backends}
+    _require_engines(models, backends)
     if not found:
         raise CorankError("backends: there is no engine to time in. Give at least one.")
     threads = torch.get_num_threads() if threads is None else threads
@@ -132,6 +136,17 @@ def _check(models: Mapping[str, nn.Module], example: Example) -> None:
                 raise CorankError(
                     f"{name}: bench compares in float32, got {tensor.dtype} in the model or the example. "
                     "Call .float() first."
+                )
+
+
+def _require_engines(models: Mapping[str, nn.Module], backends: Sequence[str]) -> None:
+    files = {name: model for name, model in models.items() if isinstance(model, Exported)}
+    for name, model in files.items():
+        for backend in backends:
+            if backend not in OPENERS or (backend == "onnxruntime" and model.path.suffix != ".onnx"):
+                raise CorankError(
+                    f"{name}: {model.path.name} is a file, and {backend} does not run it. "
+                    f"Time it in {' or '.join(OPENERS)}."
                 )
 
 

@@ -14,6 +14,7 @@ from corank.cli.headroom import headroom
 from corank.cli.pilot import pilot
 from corank.cli.plan import plan
 from corank.cli.report import report
+from corank.cli.sparsify import sparsify
 from corank.cli.table import table
 from corank.cli.tune import tune
 from corank.errors import CorankError
@@ -30,6 +31,7 @@ app.command()(table)
 app.command()(plan)
 app.command()(compress)
 app.command()(apply)
+app.command()(sparsify)
 app.command()(pilot)
 app.command()(tune)
 app.command()(report)

@@ -9,6 +9,7 @@ from torch import nn
 from corank.benchmarks.backends.runners import Runner
 from corank.benchmarks.memory import peak_in_fresh_process
 from corank.engines import import_onnxruntime, open_onnxruntime
+from corank.exported import Exported
 from corank.exporting import export
 from corank.inputs import Example, tensors
 
@@ -19,12 +20,17 @@ def prepare(model: nn.Module, example: Example, threads: int, folder: Path) -> R
     Raises: ExtraError, when it is not installed; FileError, when the model cannot be exported.
     """
     import_onnxruntime()
-    path = folder / "model.onnx"
-    export(model, example, path, dynamic_batch=False)
+    if isinstance(model, Exported):
+        path = model.path
+        notes = [f"it runs {path.name} as it is"]
+    else:
+        path, notes = folder / "model.onnx", []
+        export(model, example, path, dynamic_batch=False)
     session = open_onnxruntime(path, threads)
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors(example)]
     return Runner(
         session.bind(arrays),
         {"onnxruntime": session.version},
         lambda: peak_in_fresh_process("onnxruntime", path, arrays, threads, folder),
+        tuple(notes),
     )
