@@ -1,4 +1,4 @@
-"""The protocol of the evidence on a network of seconds: what is done is kept, and final is read at the end."""
+"""The protocol of the evidence on a network of seconds: what is done stays, final is read at the end."""
 
 from __future__ import annotations
 
