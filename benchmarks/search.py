@@ -100,8 +100,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     wins = sum(row["tune"] > row["random"] for row in rows)
     heads = ["seed", "trials, ours / random", "epochs, ours / random", "`corank tune`", "random", "fixed"]
     return (
-        f"Digits and the pilot's VGG; the share of the area that the front covers on dev, from {FLOOR:.0%} to "
-        "100% accuracy and from dense's multiply-accumulates to none; more is better.\n\n"
+        "Digits and the pilot's VGG; the share of the area that the front covers on dev, from "
+        f"{FLOOR:.0%} to 100% accuracy and from dense's multiply-accumulates to none; more is better.\n\n"
         f"{table(heads, lines)}\n\n"
         f"Mean: {means['tune']:.4f} by `corank tune`, {means['random']:.4f} by random search, "
         f"{means['fixed']:.4f} by the fixed settings. The search was ahead of random search in {wins} of "
