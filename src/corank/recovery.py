@@ -100,8 +100,9 @@ def finetune(
             finished one gives its result without training. The loader must repeat itself: `corank.replay`.
         after_epoch: called with each finished epoch.
         precision: in bfloat16 the loss is taken under `torch.autocast`; weights stay as they are.
-        frozen_norm: normalise by the running statistics of batch norm and leave them as they are, as must be
-            to keep what an asymmetric cut has fitted to them.
+        frozen_norm: normalise by the running statistics of batch norm and leave them as they are, for batches
+            too small to take them from. It wants a lower learning rate, and did not pay on batches of 128
+            (docs/results/recoveries.md).
         progress: show a bar on a terminal, log lines elsewhere.
         label: what the bar says.
     Returns: the epochs.
