@@ -1,0 +1,1 @@
+"""Staged roll-out: a live A/B test that stops itself."""
