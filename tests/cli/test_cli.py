@@ -17,7 +17,10 @@ def _corank(*words, **options):
     return subprocess.run([CORANK, *words], capture_output=True, text=True, check=False, **options)
 
 
-@pytest.mark.parametrize("verb", ["headroom", "table", "plan", "compress", "apply", "pilot", "report"])
+@pytest.mark.parametrize(
+    "verb",
+    ["headroom", "table", "plan", "compress", "apply", "pilot", "report", "bundle", "serve", "rollout"],
+)
 def test_every_verb_has_help_with_an_example(verb):
     done = _corank(verb, "--help")
     assert done.returncode == 0

@@ -18,7 +18,7 @@ from corank.rollout.rows import CHALLENGER, CHAMPION, Observation, Outcome, Run,
 from corank.rollout.state import State
 from tests.rollout.traffic import Traffic, roll
 
-QUICK = Policy(stages=(0.0, 0.1, 0.5, 1.0), requests=200, seconds=0.0, margin=0.02, reference=100)
+QUICK = Policy(stages=(0.0, 0.1, 0.5, 1.0), requests=200, seconds=0.0, margin=0.05, reference=100)
 
 
 def test_a_good_challenger_is_promoted_through_every_stage():
@@ -31,7 +31,7 @@ def test_a_good_challenger_is_promoted_through_every_stage():
 @pytest.mark.parametrize(
     ("worse", "guard"),
     [
-        ({"right": (0.9, 0.8)}, "quality"),
+        ({"right": (0.9, 0.75)}, "quality"),
         ({"fails": (0.001, 0.2)}, "errors"),
         ({"differs": 0.3}, "disagreement"),
         ({"slow": (0.03, 0.4)}, "latency"),
@@ -79,7 +79,7 @@ def test_a_held_roll_out_is_still_watched():
 
 def test_exposure_stops_at_the_ceiling_while_there_are_no_labels():
     traffic = Traffic(labels=0.0)
-    state, moves = roll(QUICK, traffic, most=20_000)
+    state, moves = roll(QUICK, traffic, most=6000)
     assert state.status == "running"
     assert QUICK.share(state.stage) == QUICK.unlabelled_ceiling
     assert "waits for outcomes" in state.reason

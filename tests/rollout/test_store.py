@@ -108,7 +108,7 @@ def test_several_at_once_lose_nothing_and_count_nothing_twice(url, name):
     def work(store, number):
         try:
             terms.append(store.open(POLICY, float(number)))
-            for part in range(12):
+            for part in range(6):
                 every = [recorded(f"{part}-{row}") for row in range(20)]  # the same of all of them
                 own = [recorded(f"{number}-{part}-{row}", arm=CHALLENGER) for row in range(20)]
                 store.write([*every, *own])
@@ -125,8 +125,8 @@ def test_several_at_once_lose_nothing_and_count_nothing_twice(url, name):
     assert len({one.salt for one in terms}) == 1
     stores[0].fold(POLICY, 2.0)
     state = stores[0].state()
-    assert state.outcomes == 12 * 20 + 4 * 12 * 20
-    assert state.totals["quality"][1].count == 4 * 12 * 20
+    assert state.outcomes == 6 * 20 + 4 * 6 * 20
+    assert state.totals["quality"][1].count == 4 * 6 * 20
     for store in stores:
         store.close()
 

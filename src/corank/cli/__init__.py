@@ -8,11 +8,14 @@ import sys
 import typer
 
 from corank.cli.apply import apply
+from corank.cli.bundle import bundle
 from corank.cli.compress import compress
 from corank.cli.headroom import headroom
 from corank.cli.pilot import pilot
 from corank.cli.plan import plan
 from corank.cli.report import report
+from corank.cli.rollout import rollout
+from corank.cli.serve import serve
 from corank.cli.table import table
 from corank.cli.tune import tune
 from corank.errors import CorankError
@@ -32,6 +35,9 @@ app.command()(apply)
 app.command()(pilot)
 app.command()(tune)
 app.command()(report)
+app.command()(bundle)
+app.command()(serve)
+app.command()(rollout)
 
 
 def main() -> None:

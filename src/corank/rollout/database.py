@@ -25,10 +25,11 @@ class Database:
 
     Args:
         url: of SQLAlchemy, such as postgresql+psycopg://user@host/name, or the path of a SQLite file.
+        must_exist: refuse a SQLite file that is not there.
     Raises: StoreError, for a URL that is none; ExtraError, for a driver that is missing.
     """
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, *, must_exist: bool = False) -> None:
         text = str(url)
         if "://" not in text:
             text = f"sqlite:///{text}"
@@ -45,6 +46,10 @@ class Database:
         sqlite = self.dialect == "sqlite"
         if sqlite and parsed.database in (None, "", ":memory:"):
             raise StoreError("store: a roll-out must survive a restart. Give a file, such as rollout.db.")
+        if must_exist and sqlite and not Path(str(parsed.database)).is_file():
+            raise StoreError(
+                f"store: {parsed.database}: there is no such file. Give the roll-out's database."
+            )
         if not sqlite:
             import_extra("psycopg", "postgres")
         waits = {"timeout": _WAIT} if sqlite else {"connect_timeout": 10}

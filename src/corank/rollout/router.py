@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,11 @@ class Router:
             return view
         return View(view.stage, 0.0, "held", "the store does not answer: the champion alone", watching=False)
 
+    @property
+    def store_age(self) -> float:
+        """Seconds since the store last answered."""
+        return self._recorder.age()
+
     def record(
         self,
         receipt: str,
@@ -185,6 +191,17 @@ class Router:
         Raises: ReceiptError, for a receipt of somebody else's or an outcome that does not fit it;
             StoreError, when it could not be written: it is not recorded then, try again.
         """
+        return self.submit(receipt, label=label, labels=labels, score=score).result()
+
+    def submit(
+        self,
+        receipt: str,
+        *,
+        label: int | str | None = None,
+        labels: list[int | str] | tuple[int | str, ...] | None = None,
+        score: float | None = None,
+    ) -> Future[bool]:
+        """Record how an answer turned out, as `record` does, but wait for nothing: the future says when."""
         given = read_receipt(receipt, self._terms.secret, self.store.name)
         if [label is None, labels is None, score is None].count(False) != 1:
             raise ReceiptError("outcome: give one of label, labels and score.")
@@ -196,7 +213,7 @@ class Router:
         outcome = Recorded(
             given.request, given.stage, given.arm, given.paired, given.labels, truth, score, time.time()
         )
-        return self._recorder.record(outcome).result()
+        return self._recorder.record(outcome)
 
     def order(self, command: str) -> View:
         """Do what a person says: hold, resume, advance or roll-back; seen here at once.

@@ -54,14 +54,15 @@ class Store:
     Args:
         url: a SQLite file, or a URL of SQLAlchemy.
         name: of the roll-out; a database may hold many.
+        must_exist: refuse a SQLite file that is not there, rather than make one.
     Raises: StoreError, when the database cannot be used.
     """
 
-    def __init__(self, url: str | Path, name: str = "rollout") -> None:
+    def __init__(self, url: str | Path, name: str = "rollout", *, must_exist: bool = False) -> None:
         if not name or len(name) > 200:
             raise StoreError(f"rollout: a name has 1 to 200 characters, got {len(name)}.")
         self.name = name
-        self.database = Database(url)
+        self.database = Database(url, must_exist=must_exist)
 
     def open(self, policy: Policy, now: float, champion: str = "", challenger: str = "") -> Terms:
         """Begin the roll-out, or go on with it.
