@@ -27,6 +27,8 @@ from corank.rollout.policy import Policy
         ({"seconds": -1}, "seconds is a number from 0, got -1"),
         ({"level": 5}, "level: allowed is a fraction in (0, 1), got 5"),
         ({"margin": 0}, "margin: allowed is a fraction in (0, 1), got 0"),
+        ({"harm": 0.005}, "harm: allowed is [0, margin) = [0, 0.005), got 0.005"),
+        ({"harm": -0.1}, "harm: allowed is [0, margin)"),
         ({"margin": "half"}, "margin is a fraction, got 'half'"),
         ({"margin": float("nan")}, "margin is a fraction, got nan"),
         ({"input_margin": 0.5}, "input_margin: allowed is a fraction in (0, 0.5), or none of it"),
@@ -43,7 +45,7 @@ def test_what_is_not_allowed_is_named(values, message):
 
 
 def test_a_policy_survives_json_and_toml(tmp_path):
-    policy = Policy(stages=(0.05, 1), margin=0.01, disagreement=None)
+    policy = Policy(stages=(0.05, 1), margin=0.01, harm=0.002, disagreement=None)
     (tmp_path / "a.json").write_text(json.dumps(policy.to_dict()))
     assert Policy.read(tmp_path / "a.json") == policy
     (tmp_path / "a.toml").write_text("stages = [0.05, 1]\nmargin = 0.01\n")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BETS = 10
 BLOCK = 50  # values between two stakes
 _BOLD = 0.9  # of the largest bet that cannot lose everything
+_AT_ONCE = 25  # factors that are multiplied before their logarithm is taken: far from overflow
 
 
 def bets(low: float, bound: float) -> Array:
@@ -83,9 +84,9 @@ def grow(log_staked: Array, count: int, values: Array, low: float, bound: float)
         into = (count + start) % BLOCK
         if into == 0:
             log_staked = np.logaddexp(log_staked, np.log(stake((count + start) // BLOCK)))
-        stop = min(total, start + BLOCK - into)
-        part = values[..., start:stop, None] - bound
-        log_staked = log_staked + np.log1p(part * sizes).sum(-2)
+        stop = min(total, start + BLOCK - into, start + _AT_ONCE)
+        factors = 1 + (values[..., start:stop, None] - bound) * sizes
+        log_staked = log_staked + np.log(factors.prod(-2))
         start = stop
     return log_staked
 

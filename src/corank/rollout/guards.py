@@ -42,7 +42,7 @@ def guards_of(policy: Policy) -> tuple[Guard, ...]:
     """
     sides = 2  # a drift may go up or down
     wanted: list[tuple[str, str, int, float, float | None, float, Action, str]] = [
-        ("quality", "quality", -1, -1, policy.margin, 1, "roll back", "scores are worse"),
+        ("quality", "quality", -1, -1, policy.harm, 1, "roll back", "scores are worse"),
         ("errors", "errors", 1, -1, policy.error_margin, 1, "roll back", "it fails more often"),
         ("latency", "slow", 1, -1, policy.slow_margin, 1, "roll back", "it is slow more often"),
         ("disagreement", "disagreement", 1, 0, policy.disagreement, 1, "roll back", "it answers otherwise"),

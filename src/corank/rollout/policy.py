@@ -24,7 +24,8 @@ class Policy:
             and never served.
         requests: that the challenger must have answered in a stage before the next.
         seconds: that a stage must have lasted: a day sees what an hour does not.
-        margin: of mean score by which the challenger may be worse.
+        margin: outcomes must show that the challenger's mean score is worse by no more than this.
+        harm: the loss of mean score that is borne, below `margin`; a loss shown to be larger rolls back.
         level: the probability that a challenger within all limits is rolled back, all guards together.
         promotion_level: the probability that one worse than `margin` passes as shown to be no worse.
         unlabelled_ceiling: the largest share before outcomes have shown "no worse than margin".
@@ -40,14 +41,15 @@ class Policy:
         shadow_share: the share of requests that the challenger also answers in shadow.
         paired_share: the share of live requests that both answer, for a sharper comparison.
 
-    >>> Policy(margin=0.005).share(1)
+    >>> Policy().share(1)
     0.01
     """
 
     stages: tuple[float, ...] = (0.0, 0.01, 0.1, 0.5, 1.0)
     requests: int = 500
     seconds: float = 3600.0
-    margin: float = 0.0025
+    margin: float = 0.005
+    harm: float = 0.0
     level: float = 0.05
     promotion_level: float = 0.05
     unlabelled_ceiling: float = 0.1
@@ -79,6 +81,10 @@ class Policy:
             raise CorankError(f"policy: seconds is a number from 0, got {self.seconds!r}.")
         for name in ("margin", "level", "promotion_level", "error_margin", "slow_margin"):
             self._require(name, 0 < self._checked(name) < 1, "(0, 1)")
+        if not 0 <= self._checked("harm") < self.margin:
+            raise CorankError(
+                f"policy: harm: allowed is [0, margin) = [0, {self.margin}), got {self.harm!r}."
+            )
         for name in ("disagreement", "confidence_margin", "input_margin"):
             if getattr(self, name) is not None:
                 top = 0.5 if name == "input_margin" else 1
