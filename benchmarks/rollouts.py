@@ -241,8 +241,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dry", action="store_true", help="print, store nothing")
+    parser.add_argument("--quick", action="store_true", help="100 runs, and nothing is stored")
     options = parser.parse_args()
+    if options.quick:
+        options.runs = 100
     found, rows = {}, []
     for number, scenario in enumerate(SCENARIOS):
         begun = time.monotonic()
@@ -256,8 +258,8 @@ def main() -> None:
         {"runs": options.runs, "policy": POLICY.to_dict(), "scenarios": found, "at_limits": limits}
     )
     data["at_limits_ci"] = rounded(wilson(round(limits * options.runs), options.runs))
-    if options.dry:
-        say(table(COLUMNS, rows) + f"\n{limits}")
+    if options.quick:
+        say(page(options.runs, rows, data))
         return
     store(
         "rollouts",
@@ -316,9 +318,9 @@ def page(runs: int, rows: list[list[str]], data: dict) -> str:
             table(COLUMNS, rows),
             "",
             f"- **False roll-backs**: at most {worst:.2%} among challengers that are no worse; the stated "
-            f"level is {level:.0%}: {verdict(worst <= level)}. With all guards at their limits at once for 5,000 "
-            f"comparisons, the least favourable case: {data['at_limits']:.2%} ({low:.2%} – {high:.2%}): "
-            f"{verdict(low <= level)}.",
+            f"level is {level:.0%}: {verdict(worst <= level)}. With all guards at their limits at once for "
+            f"5,000 comparisons, the least favourable case: {data['at_limits']:.2%} "
+            f"({low:.2%} – {high:.2%}): {verdict(low <= level)}.",
             "- **Passed though worse**: a challenger exactly at the margin, half a point worse, was shown to "
             f'be "no worse than half a point" in {passed:.2%} of the runs where both answer; the stated '
             f"level is {promotion:.0%}: {verdict(passed <= promotion)}.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from corank.errors import CorankError
 from corank.serving.limits import Buckets, is_allowed
 from corank.serving.options import ServeOptions
+from corank.serving.running import listen
 
 TOKEN = "t" * 20
 
@@ -60,3 +63,11 @@ def test_addresses_do_not_share_a_bucket_and_few_are_remembered():
         buckets.wait(str(number), 0.0)
     assert len(buckets._left) <= 10_001
     assert Buckets(None).wait("a", 0.0) == 0.0
+
+
+def test_an_address_that_is_taken_is_said_and_replies_do_not_wait():
+    with listen(ServeOptions(port=0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CorankError, match=f"cannot listen on 127.0.0.1:{port}"):
+            listen(ServeOptions(port=port))
+        assert taken.proto == socket.IPPROTO_TCP  # or asyncio leaves Nagle's delay on: 40 ms a reply
