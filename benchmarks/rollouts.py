@@ -102,13 +102,15 @@ class Roll:
             odds = [b * (1 - a), a * (1 - b), 1 - a - b + 2 * a * b]
             errors = draw.multinomial(BLOCK, odds, len(runs))
         else:
-            first = draw.random(size) < share  # a block ends when both arms are in it
-            many = draw.geometric(np.where(first, 1 - share, share) if share < 1 else 1.0, size)
-            n0, n1 = np.where(first, 1, many), np.where(first, many, 1)
-            n0 = n0 if share < 1 else np.zeros(size, dtype=int)
-            self._count(runs, (n0 + n1).sum(1), n1.sum(1), share)
-            quality = self._mean(n1, RIGHT + self.scenario.gain) - self._mean(n0, RIGHT)
-            errors = self._mean(n1, fails[1]) - (self._mean(n0, fails[0]) if share < 1 else fails[0])
+            # each challenger's value meets those of the champion since the last, or the champion's next;
+            # at one half all are taken to meet one, which is a little less exact than what the library does
+            between = draw.geometric(share, size) - 1 if share < 0.5 else np.ones(size, dtype=int)
+            between = between if share < 1 else np.zeros(size, dtype=int)
+            self._count(runs, (between + 1).sum(1), np.full(len(runs), BLOCK), share)
+            met = np.maximum(between, 1)
+            quality = (draw.random(size) < RIGHT + self.scenario.gain) - self._mean(met, RIGHT)
+            usual = self._rare(met, fails[0]) if share < 1 else fails[0]
+            errors = (draw.random(size) < fails[1]) - usual
         values = {"quality": quality, "errors": errors}
         for name, guard in self.guards.items():
             if guard.stream == "quality" and share == 1 and policy.paired_share == 0:
@@ -122,7 +124,15 @@ class Roll:
                 staked[runs] = grow(staked[runs], self.compared, guard.sign * new, guard.low, guard.bound)
 
     def _mean(self, count: np.ndarray, rate: float) -> np.ndarray:
-        return self.draw.binomial(count, rate) / np.maximum(count, 1)
+        return self.draw.binomial(count, rate) / count
+
+    def _rare(self, count: np.ndarray, rate: float) -> np.ndarray:
+        """Do what `_mean` does where hits are rare: draw the place of the first, and the rest after it."""
+        dice, found = self.draw.random(count.shape), np.zeros(count.shape)
+        some = dice < 1 - (1 - rate) ** count
+        first = np.ceil(np.log1p(-dice[some]) / np.log1p(-rate)).astype(int)
+        found[some] = 1 + self.draw.binomial(np.maximum(count[some] - first, 0), rate)
+        return found / count
 
     def _fails(self, stage: int) -> tuple[float, float]:
         champion, challenger = self.scenario.fails

@@ -172,6 +172,17 @@ def test_a_block_takes_the_mean_of_the_surplus():
     assert (kept.count, kept.total) == (1, 0.5)
 
 
+def test_each_challenger_has_a_champion_of_its_own():
+    """A burst of one arm is not lost in one mean; it waits for the other arm."""
+    burst = [Outcome(str(n), 1, CHALLENGER, challenger=0.0) for n in range(120)]
+    state = fold(State(stage=1), QUICK, [], burst)
+    assert "quality" not in state.evidence
+    state = fold(state, QUICK, [], [Outcome(f"c{n}", 1, CHAMPION, champion=1.0) for n in range(60)])
+    kept = state.evidence["quality"]
+    assert (kept.count, kept.total) == (50, 50.0)
+    assert state.blocks["quality"].champion.count == 10
+
+
 def test_odd_values_do_no_harm():
     odd = Run(float("nan"), confidence=float("inf"))
     rows = [Observation("1", 1, CHALLENGER, None, odd, float("nan"), (float("nan"), float("inf")))] * 150

@@ -208,6 +208,35 @@ def test_a_slow_challenger_does_not_hold_the_answers_up(make):
     gate.set()
 
 
+def test_a_challenger_that_hangs_is_rolled_back(make):
+    gate = threading.Event()
+
+    def hang(x):
+        gate.wait(60)
+        return champion(x)
+
+    router = make(b=hang, policy=LIVE, patience=0.05)
+    threads = [
+        threading.Thread(target=router, args=(np.float64(n),), kwargs={"key": str(n)}) for n in range(80)
+    ]
+    for thread in threads:
+        thread.start()
+    fast = [k for k in map(str, range(200)) if not falls_under(router._terms.salt, k, 0.5)]
+
+    def go_on():  # the champion's users
+        router(np.float64(1), key=fast[0])
+        return router.view.status == "rolled back"
+
+    wait_for(go_on)
+    assert router.view.reason.startswith("errors: ")
+    before = router.status()["totals"]["errors"]["challenger"]["count"]
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert router(np.float64(1), key="a").arm == "champion"
+    assert router.status()["totals"]["errors"]["challenger"]["count"] == before  # not counted once more
+
+
 def test_a_router_that_is_closed_takes_no_outcome(make):
     router = make()
     receipt = router(np.float64(1)).receipt
@@ -223,6 +252,7 @@ def test_it_says_what_is_wrong_before_any_work(make, tmp_path):
         ({"policy": {}}, "policy is a rollout.Policy, got a dict"),
         ({"refresh": 0}, "refresh is a number from 0.01, got 0"),
         ({"waiting": 0}, "waiting is a number from 1, got 0"),
+        ({"patience": -1}, "patience is a number from 0.01, got -1"),
     ):
         with pytest.raises(CorankError, match=message):
             make(**arguments)

@@ -46,7 +46,13 @@ def serve(
     with listen(options) as listening:
         metrics = Metrics()
         router = make_router(
-            *bundles, terms, store, name=name, find_factory=make_factory, listener=metrics.hear
+            *bundles,
+            terms,
+            store,
+            name=name,
+            find_factory=make_factory,
+            patience=seconds,
+            listener=metrics.hear,
         )
         run(router, options, listening, metrics=metrics, shape=bundles[0].shape, ready=typer.echo)
 

@@ -12,10 +12,11 @@ from corank.rollout.evidence import begin, grow, log_evidence
 from corank.rollout.guards import FEATURES, guards_of
 from corank.rollout.policy import Policy
 from corank.rollout.rows import CHALLENGER, CHAMPION, Observation, Outcome, Run
-from corank.rollout.state import Evidence, State, Tally
+from corank.rollout.state import Block, Evidence, State, Tally
 
 _SLOWER = 1.2  # times the champion's 95th percentile is a slow answer
 _QUANTILES = 100
+_WAITING = 50  # challengers' values of a stream, each for a champion's
 _LOST = -1e9  # the logarithm of nothing, in JSON
 _LONE = ("errors", "slow")  # at 100% held against what the champion did before
 _Values = defaultdict[str, list[float]]
@@ -123,22 +124,31 @@ def _pair(state: State, stream: str, champion: float, challenger: float, values:
 
 
 def _block(state: State, policy: Policy | None, stream: str, arm: str, value: float, values: _Values) -> None:
-    """Add a value to the open block, which ends as soon as both arms are in it."""
+    """Hold a value against the other arm's: a challenger's against the mean of the champion's since the last.
+
+    Where none came since, it waits for the champion's next; beyond `_WAITING` those that wait share one.
+    """
     side = int(arm == CHALLENGER)
     totals = state.totals.setdefault(stream, (Tally(), Tally()))
     totals[side].add(value)
     alone = policy is not None and policy.share(state.stage) == 1 and stream in _LONE
     if alone and side == 1:
-        before = totals[0].mean
-        if before is not None:
-            values[stream].append(value - before)
+        if (usual := totals[0].mean) is not None:
+            values[stream].append(value - usual)
         return
-    block = state.blocks.setdefault(stream, (Tally(), Tally()))
-    block[side].add(value)
-    a, b = block[0].mean, block[1].mean
-    if a is not None and b is not None:
-        values[stream].append(b - a)
-        state.blocks[stream] = (Tally(), Tally())
+    block = state.blocks.setdefault(stream, Block())
+    if side == 0:
+        if block.challengers:
+            values[stream].append((block.challengers.pop(0).mean or 0.0) - value)
+        else:
+            block.champion.add(value)
+    elif (before := block.champion.mean) is not None:
+        values[stream].append(value - before)
+        block.champion = Tally()
+    else:
+        if len(block.challengers) < _WAITING:
+            block.challengers.append(Tally())
+        block.challengers[-1].add(value)
 
 
 def _bet(state: State, policy: Policy, values: _Values) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,10 +34,17 @@ class Recorder:
         store: of the roll-out, open.
         policy: of the roll-out.
         refresh: seconds between two folds, after which a move by another process is seen.
+        before_fold: called before each fold.
     """
 
-    def __init__(self, store: Store, policy: Policy, refresh: float = 0.25) -> None:
-        self.store, self.policy, self.refresh = store, policy, refresh
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        refresh: float = 0.25,
+        before_fold: Callable[[], None] | None = None,
+    ) -> None:
+        self.store, self.policy, self.refresh, self._before_fold = store, policy, refresh, before_fold
         self.dropped = 0
         self.view = store.fold(policy, time.time())[0]
         self.seen = time.monotonic()  # when the store last answered
@@ -130,6 +138,8 @@ class Recorder:
         return bool(self._outcomes) or len(self._observations) >= _MOST
 
     def _fold(self) -> None:
+        if self._before_fold is not None:
+            self._before_fold()
         view, move = self.store.fold(self.policy, time.time())
         self.take(view)
         if move is not None:

@@ -6,23 +6,24 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corank.errors import CorankError, ReceiptError
+from corank.errors import CorankError
+from corank.rollout.answering import Done, Model, Pending, answer_with
 from corank.rollout.beside import Beside
+from corank.rollout.outcomes import make_outcome
 from corank.rollout.policy import Policy
 from corank.rollout.readings import Reading, describe_input, read_output
 from corank.rollout.receipts import Receipt, read_receipt, write_receipt
-from corank.rollout.records import Recorded, View
+from corank.rollout.records import View
 from corank.rollout.rows import CHALLENGER, CHAMPION, Observation, Run
 from corank.rollout.splits import falls_under
 
 if TYPE_CHECKING:
     from corank.rollout.store import Store
 
-Model = Callable[[Any], Any]
 Listener = Callable[[str, Run], None]
 _MOST_NAME = 200  # characters of a request's or a key's name
 
@@ -48,14 +49,6 @@ class Bundles:
     challenger: str = ""
 
 
-@dataclass(slots=True)
-class _Done:
-    output: Any = None
-    run: Run = field(default_factory=lambda: Run(0.0))
-    reading: Reading = field(default_factory=Reading)
-    error: BaseException | None = None
-
-
 class Router:
     """Serve the champion or the challenger, by a split that the policy widens, stops or takes back.
 
@@ -74,6 +67,7 @@ class Router:
         describe: takes the inputs and gives up to two numbers to watch for drift, or None.
         refresh: seconds until a move by another process is seen here.
         stale: seconds without the store after which only the champion is served.
+        patience: seconds after which a call that has not come back counts as a failure.
         waiting: how many requests may wait to be answered beside; more are not compared.
         listener: called with the arm and the run after each model's run, for metrics.
     Raises: CorankError, for a model that cannot be called; StoreError, when the store cannot be used or began
@@ -104,6 +98,7 @@ class Router:
         describe: Callable[[Any], tuple[float, ...] | None] = describe_input,
         refresh: float = 0.25,
         stale: float = 30.0,
+        patience: float = 10.0,
         waiting: int = 64,
         listener: Listener | None = None,
     ) -> None:
@@ -116,18 +111,16 @@ class Router:
                 raise CorankError(f"router: the {arm} is a {type(model).__name__}. Give what can be called.")
         if not isinstance(policy, Policy):
             raise CorankError(f"router: policy is a rollout.Policy, got a {type(policy).__name__}.")
-        for what, value, least in (
-            ("refresh", refresh, 0.01),
-            ("stale", stale, 0.1),
-            ("waiting", waiting, 1),
-        ):
+        limits = {"refresh": (refresh, 0.01), "stale": (stale, 0.1), "patience": (patience, 0.01)}
+        for what, (value, least) in (limits | {"waiting": (waiting, 1)}).items():
             if not value >= least:
                 raise CorankError(f"router: {what} is a number from {least}, got {value!r}.")
         self.store = store if isinstance(store, Store) else Store(store, name)
         self.policy, self.stale = policy, stale
         self._read, self._describe, self._listener = read, describe, listener
         self._terms = self.store.open(policy, time.time(), bundles.champion, bundles.challenger)
-        self._recorder = Recorder(self.store, policy, refresh)
+        self._pending = Pending(patience)
+        self._recorder = Recorder(self.store, policy, refresh, self._give_up)
         self._beside = Beside(waiting)
 
     def __call__(self, inputs: Any, *, key: str | None = None, request: str | None = None) -> Answer:
@@ -147,11 +140,13 @@ class Router:
         view, salt = self.view, self._terms.salt
         arm = CHALLENGER if falls_under(salt, key or request, view.share) else CHAMPION
         features = self._features(inputs) if view.watching else None
+        call = self._pending.begin(request, view.stage, arm, time.monotonic())
         own = self._run(arm, inputs)
+        watching = self._pending.end(call) and view.watching
         served = own
         if arm == CHALLENGER and own.error is not None:
             served = self._run(CHAMPION, inputs, count=False)
-        paired = self._watch(view, arm, own, inputs, request, features) if view.watching else False
+        paired = self._watch(view, arm, own, inputs, request, features) if watching else False
         if served.error is not None and served.output is None:
             raise served.error
         receipt = Receipt(request, view.stage, arm, paired, served.reading.labels)
@@ -203,16 +198,7 @@ class Router:
     ) -> Future[bool]:
         """Record how an answer turned out, as `record` does, but wait for nothing: the future says when."""
         given = read_receipt(receipt, self._terms.secret, self.store.name)
-        if [label is None, labels is None, score is None].count(False) != 1:
-            raise ReceiptError("outcome: give one of label, labels and score.")
-        truth = (label,) if label is not None else None if labels is None else tuple(labels)
-        if truth is not None:
-            truth = _fitting(given, truth)
-        elif isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise ReceiptError(f"outcome: score is a number from 0 to 1, got {score!r}.")
-        outcome = Recorded(
-            given.request, given.stage, given.arm, given.paired, given.labels, truth, score, time.time()
-        )
+        outcome = make_outcome(given, label=label, labels=labels, score=score, now=time.time())
         return self._recorder.record(outcome)
 
     def order(self, command: str) -> View:
@@ -243,31 +229,24 @@ class Router:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, arm: str, inputs: Any, *, count: bool = True) -> _Done:
-        done = _Done()
-        begun = time.perf_counter()
-        try:
-            done.output = self._models[arm](inputs)
-        except Exception as error:  # the model's own
-            done.error = error
-        ms = (time.perf_counter() - begun) * 1e3
-        if done.error is None:
-            try:
-                done.reading = self._read(done.output)
-            except Exception as error:  # an answer that cannot be read is none
-                done.error = error
-        if done.error is None and not done.reading.finite:
-            done.error = CorankError(f"the {arm}'s answer is not finite.")
-        done.run = Run(ms, done.error is not None, done.reading.confidence)
+    def _run(self, arm: str, inputs: Any, *, count: bool = True) -> Done:
+        done = answer_with(self._models[arm], inputs, self._read)
         if count and self._listener is not None:
             self._listener(arm, done.run)
         return done
+
+    def _give_up(self) -> None:
+        for row in self._pending.overdue(time.monotonic()):
+            self._recorder.observe(row)
+            run = row.challenger or row.champion
+            if self._listener is not None and run is not None:
+                self._listener(row.arm, run)
 
     def _watch(
         self,
         view: View,
         arm: str,
-        own: _Done,
+        own: Done,
         inputs: Any,
         request: str,
         features: tuple[float, ...] | None,
@@ -283,7 +262,7 @@ class Router:
         self._recorder.observe(row)
         return False
 
-    def _compare(self, row: Observation, own: _Done, other: str, inputs: Any) -> None:
+    def _compare(self, row: Observation, own: Done, other: str, inputs: Any) -> None:
         done = self._run(other, inputs)
         a, b = own.reading.labels, done.reading.labels
         agreement = None
@@ -299,18 +278,3 @@ class Router:
             return self._describe(inputs)
         except Exception:  # what cannot be described is not watched
             return None
-
-
-def _fitting(receipt: Receipt, truth: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    if receipt.labels is None:
-        raise ReceiptError("outcome: this answer has no labels to compare. Give a score from 0 to 1.")
-    if len(truth) != len(receipt.labels):
-        raise ReceiptError(f"outcome: this answer has {len(receipt.labels)} labels, got {len(truth)}.")
-    for one in truth:
-        whole = hasattr(one, "__index__") and not isinstance(one, bool)  # numpy's as well
-        if not whole and not (isinstance(one, str) and len(one) <= _MOST_NAME):
-            raise ReceiptError(
-                f"outcome: a label is a whole number or a text of at most {_MOST_NAME} characters, "
-                f"got {str(one)[:50]!r}."
-            )
-    return tuple(one if isinstance(one, str) else int(one) for one in truth)

@@ -38,11 +38,19 @@ class Tally:
 
 
 @dataclass(slots=True)
+class Block:
+    """Values that wait for the other arm: the champion's summed up, the challenger's one by one."""
+
+    champion: Tally = field(default_factory=Tally)
+    challengers: list[Tally] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class State:
     """Where a roll-out is.
 
-    `seen` counts the challenger's requests in this stage; `blocks` hold, for each stream, the two arms' sums
-    since the last difference was taken; `totals` the same over the whole roll-out; `first` gathers the first
+    `seen` counts the challenger's requests in this stage; `blocks` hold, for each stream, what waits for the
+    other arm; `totals` are both arms' sums over the whole roll-out; `first` gathers the first
     answers' times and the first inputs until there are enough, `limit_ms` and `quantiles` are what comes of
     them.
     """
@@ -55,7 +63,7 @@ class State:
     proven: bool = False
     outcomes: int = 0
     evidence: dict[str, Evidence] = field(default_factory=dict)
-    blocks: dict[str, tuple[Tally, Tally]] = field(default_factory=dict)
+    blocks: dict[str, Block] = field(default_factory=dict)
     totals: dict[str, tuple[Tally, Tally]] = field(default_factory=dict)
     first: dict[str, list[float]] = field(default_factory=dict)
     limit_ms: float | None = None
@@ -79,6 +87,9 @@ class State:
         """
         values: dict[str, Any] = json.loads(text)
         values["evidence"] = {name: Evidence(**one) for name, one in values["evidence"].items()}
-        for part in ("blocks", "totals"):
-            values[part] = {name: (Tally(**a), Tally(**b)) for name, (a, b) in values[part].items()}
+        values["totals"] = {name: (Tally(**a), Tally(**b)) for name, (a, b) in values["totals"].items()}
+        values["blocks"] = {
+            name: Block(Tally(**one["champion"]), [Tally(**each) for each in one["challengers"]])
+            for name, one in values["blocks"].items()
+        }
         return cls(**values)

@@ -31,6 +31,7 @@ def make_router(
     *,
     name: str,
     find_factory: Factory,
+    patience: float = 10.0,
     listener: Callable[..., None] | None = None,
 ) -> Router:
     """Load two bundles and put a router before them.
@@ -42,6 +43,7 @@ def make_router(
         store: a SQLite file, or a URL of SQLAlchemy.
         name: of the roll-out.
         find_factory: gives the factory that a bundle names.
+        patience: seconds after which a call that has not come back counts as a failure.
         listener: called after each model's run.
     Raises: CorankError, for bundles whose inputs differ; FileError, for files that do not fit; StoreError,
         when the store cannot be used or began with other bundles.
@@ -55,7 +57,7 @@ def make_router(
         load_bundle(one, find_factory(one.factory) if one.factory else None) for one in (champion, challenger)
     )
     digests = Bundles(champion.digest, challenger.digest)
-    return Router(a, b, policy, store, name=name, bundles=digests, listener=listener)
+    return Router(a, b, policy, store, name=name, bundles=digests, patience=patience, listener=listener)
 
 
 def serve(
