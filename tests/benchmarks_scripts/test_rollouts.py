@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.rollouts import BACK, BLOCK, PAIRED, PROMOTED, Roll, Scenario, at_limit, grow_counts
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.rollout.evidence import begin, grow
 from corank.rollout.guards import guards_of
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=BLOCK, max_size=BLOCK), st.integers(0, 9))
 def test_counts_say_what_values_say(values, blocks):
     array = np.array(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.errors import ReceiptError
@@ -12,6 +12,7 @@ from corank.rollout.receipts import Receipt, read_receipt, write_receipt
 RECEIPT = Receipt("request-1", 2, "challenger", True, (3, 1))
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=30),
     st.integers(0, 9),
@@ -24,6 +25,7 @@ def test_it_comes_back_equal(request, stage, arm, paired, labels):
     assert read_receipt(write_receipt(receipt, "secret", "name"), "secret", "name") == receipt
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 63))
 def test_whatever_is_changed_is_noticed(position, shift):
     text = write_receipt(RECEIPT, "secret", "name")
@@ -34,6 +36,7 @@ def test_whatever_is_changed_is_noticed(position, shift):
         read_receipt(text[:position] + other + text[position + 1 :], "secret", "name")
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_what_is_none_is_refused(text):
     with pytest.raises(ReceiptError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.rollout.splits import falls_under, place
@@ -21,6 +21,7 @@ def test_one_salt_says_nothing_of_another():
     assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(5000)
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.floats(0, 1), st.floats(0, 1))
 def test_who_is_among_a_share_stays_among_a_larger_one(salt, key, a, b):
     low, high = sorted((a, b))

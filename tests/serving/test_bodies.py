@@ -18,6 +18,7 @@ from corank.serving.bodies import JSON, NPY, BodyError, read_npy, read_object, r
 DTYPES = st.sampled_from([np.float32, np.float64, np.float16, np.int64, np.int32, np.uint8, np.bool_])
 
 
+@settings(deadline=None)
 @given(arrays.arrays(DTYPES, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0), fill=st.nothing()))
 def test_npy_comes_back_equal(array):
     again = read_npy(write_npy(array))
@@ -27,7 +28,7 @@ def test_npy_comes_back_equal(array):
     np.testing.assert_array_equal(read_npy(write_npy(np.asfortranarray(array))), array)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=150).map(lambda rest: write_npy(np.ones(3))[:90] + rest))
 def test_what_is_no_npy_is_refused(raw):
     try:
@@ -99,6 +100,7 @@ def test_json_and_npy_say_the_same():
     assert whole.inputs.dtype == np.int64
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100) | st.text(max_size=50).map(str.encode))
 def test_no_bytes_do_harm(raw):
     try:

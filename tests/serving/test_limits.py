@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.errors import CorankError
@@ -38,6 +38,7 @@ def test_open_to_the_world_with_a_token():
     assert ServeOptions(host="0.0.0.0", token=TOKEN).token == TOKEN
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_only_the_token_opens(text):
     assert is_allowed(f"Bearer {text}", TOKEN) is (text == TOKEN)
@@ -46,6 +47,7 @@ def test_only_the_token_opens(text):
     assert not is_allowed(None, TOKEN)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 2), max_size=200), st.floats(0.5, 20))
 def test_no_more_than_the_rate_and_its_burst_get_through(gaps, rate):
     buckets, now, taken = Buckets(rate), 0.0, 0
