@@ -16,6 +16,10 @@ HEAVY = (
     "matplotlib",
     "sklearn",
     "optuna",
+    "sqlalchemy",
+    "fastapi",
+    "uvicorn",
+    "prometheus_client",
 )
 
 

@@ -30,3 +30,11 @@ class InfeasibleError(CorankError):
     def __init__(self, message: str, best_plan: Plan) -> None:
         super().__init__(message)
         self.best_plan = best_plan
+
+
+class StoreError(CorankError):
+    """The database of a roll-out cannot be used: unreachable, locked, or of another roll-out."""
+
+
+class ReceiptError(CorankError):
+    """An outcome's receipt was not given out by this roll-out, or the outcome does not fit it."""

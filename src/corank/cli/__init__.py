@@ -8,12 +8,15 @@ import sys
 import typer
 
 from corank.cli.apply import apply
+from corank.cli.bundle import bundle
 from corank.cli.compress import compress
 from corank.cli.gate import gate
 from corank.cli.headroom import headroom
 from corank.cli.pilot import pilot
 from corank.cli.plan import plan
 from corank.cli.report import report
+from corank.cli.rollout import rollout
+from corank.cli.serve import serve
 from corank.cli.sparsify import sparsify
 from corank.cli.table import table
 from corank.cli.tune import tune
@@ -36,6 +39,9 @@ app.command()(pilot)
 app.command()(tune)
 app.command()(report)
 app.command()(gate)
+app.command()(bundle)
+app.command()(serve)
+app.command()(rollout)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Examples that run; the tests run them."""

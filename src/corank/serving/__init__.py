@@ -1,0 +1,1 @@
+"""A roll-out behind HTTP."""
