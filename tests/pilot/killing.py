@@ -34,6 +34,7 @@ OPTIONS = TrialOptions(
     rounds=4,
     seeds=(0, 1),
     checkpoint_every=1,
+    front=(0.9,),
 )
 
 
@@ -81,6 +82,8 @@ def figures(out: Path, result: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": (out / "samples.csv").read_text()}
     if result["spread"]:
         found["spread"] = [arm["accuracy"] for arm in result["spread"]["arms"].values()]
+    kept = ("share", "accuracy", "accuracy_difference_ci", "accuracy_after_cut", "macs", "plan_rank_ratio")
+    found["front"] = [[point[key] for key in kept] for point in result["front"]["points"]]
     for arm in result["arms"]:
         weights = load_file(out / arm["model_file"])
         found[arm["name"]] = {

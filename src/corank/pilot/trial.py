@@ -117,7 +117,8 @@ def _measure_table(
         threads=options.threads,
         progress=progress,
     )
-    plan(model, first_rules(options.target.rules), example=example, table=table, exclude=problem.keep)
+    for target in (options.target, *map(options.target.at, options.front)):
+        plan(model, first_rules(target.rules), example=example, table=table, exclude=problem.keep)
     return table
 
 
@@ -146,6 +147,7 @@ def _describe(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "protocol": _protocol(problem, options, first),
         "arms": first.records,
+        "front": first.front,
         "spread": _spread(options, [run.records for run in runs]) if len(runs) > 1 else None,
     }
 
