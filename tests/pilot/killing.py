@@ -100,7 +100,7 @@ def figures(out: Path, result: dict[str, Any]) -> dict[str, Any]:
 def main(folder: Path, seed: int, kills: int) -> None:
     """Kill so many times, then let it end, and print what came of it beside an undisturbed run."""
     torch.set_num_threads(1)
-    trial.write_report = lambda result, path: path.write_text("a page")  # type: ignore[assignment]
+    trial.write_report = lambda result, path, lang: path.write_text("a page")  # type: ignore[assignment]
     draw = random.Random(seed)
     options = OPTIONS if kills > 6 else replace(OPTIONS, seeds=(0,), arms=("dense", "force_plan"))
     wanted = figures(folder / "whole", run(folder / "whole", options))

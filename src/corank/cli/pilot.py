@@ -51,6 +51,7 @@ def pilot(
     policy: Annotated[
         Path | None, typer.Option(help="Terms of the decision, in YAML; see docs/gate.md.")
     ] = None,
+    lang: Annotated[str | None, typer.Option(help="Of the report: en or ja.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace a finished trial in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -116,6 +117,7 @@ def pilot(
         again=again,
         policy=terms,
         economics=numbers,
+        lang=lang,
     )
     if as_json:
         typer.echo(json.dumps(result, indent=1))

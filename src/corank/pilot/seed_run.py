@@ -51,7 +51,8 @@ def run_seed(
 
     Args:
         problem, options, table: of the trial.
-        seed: of this run; drift, energy and the front are measured for the first alone, whose figures are told.
+        seed: of this run; drift, energy and the front are measured for the first alone, whose figures are
+            told.
         folder: of this seed.
         progress: show bars on a terminal, log lines elsewhere.
     """
