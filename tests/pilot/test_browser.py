@@ -81,7 +81,7 @@ def test_the_slider_shows_the_figures_of_the_json(visit, lang):
         if place:
             change = 100 * point["accuracy_difference"]
             assert shown[1] == f"{change:+.1f}".replace("-", "−")
-            paces = [f"{point['speedup'][engine]:.2f}×" for engine in ENGINES]
+            paces = [f"{point['speedup'][engine]:.2f}{'×' if lang == 'en' else '倍'}" for engine in ENGINES]
             assert shown[2 : 2 + len(ENGINES)] == paces
             assert paces[1] in page.locator("#front-said").text_content()
         assert shown[-1].startswith("€")

@@ -62,7 +62,7 @@ def test_the_next_step_follows_from_the_verdict(result, decision, said):
 
 
 def test_without_money_it_says_that_nobody_asked(result):
-    assert _told(result | {"economics": None})[1].endswith("was not asked (--economics).")
+    assert _told(result | {"economics": None})[1].endswith("was not worked out (--economics does).")
 
 
 def test_in_japanese_the_figures_are_the_same(result):

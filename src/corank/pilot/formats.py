@@ -92,7 +92,7 @@ def times(x: float | None) -> str:
     >>> times(1.8437), times(12.34)
     ('1.84×', '12.3×')
     """
-    return f"{x:.{2 if abs(x) < 10 else 1}f}×" if known(x) else say(MISSING)
+    return say("{ratio}×", ratio=f"{x:.{2 if abs(x) < 10 else 1}f}") if known(x) else say(MISSING)
 
 
 def milliseconds(x: float | None) -> str:

@@ -103,7 +103,7 @@ def _gains(result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str
 def _saves(result: Mapping[str, Any], arm: str) -> Sentence:
     found = result.get("economics")
     if not found or arm not in found["arms"]:
-        return parts("; what that is worth was not asked (--economics).")
+        return parts("; what that is worth in money was not worked out (--economics does).")
     terms, saved = Economics(**found["terms"]), found["arms"][arm]
     return parts(
         "; at your load that saves {saving} a month (95% interval {interval}).",

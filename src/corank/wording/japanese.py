@@ -69,7 +69,7 @@ MESSAGES = {
     "; at your load that saves {saving} a month (95% interval {interval}).": (
         "。ご指定の要求数では、月に{saving}（95%信頼区間 {interval}）の節約になります。"
     ),
-    "; what that is worth was not asked (--economics).": (
+    "; what that is worth in money was not worked out (--economics does).": (
         "。金額への換算は行っていません（--economicsで指定できます）。"
     ),
     "How {metric} changes is not known for sure.": "{metric}がどう変わるかは、確かには分かっていません。",
@@ -87,9 +87,11 @@ MESSAGES = {
         "判定は「{verdict}」。次の点が解決するまで、元のネットワークでの運用を続けてください：{reason}。"
     ),
     "Each figure leads to where it comes from.": "数値を選ぶと、その根拠に移動します。",
-    "New to this? Read": "初めての方は",
-    "the words of this page": "用語の説明",
+    "New to this?": "初めての方は",
+    "Read the words of this page.": "用語の説明をご覧ください。",
     # the headline and the findings
+    "{headline}.": "{headline}",
+    "{ratio}×": "{ratio}倍",
     "{arm} {pace}, {accuracy}": "{arm}：{pace}、{accuracy}",
     "runs {pace} as fast as dense{on}": "速度は{on}元の{pace}",
     "is not measurably faster{on} at {pace}": "{on}速くなったとは言えず、速度は元の{pace}",
@@ -350,6 +352,6 @@ MESSAGES = {
         "1サンプルの処理に必要な掛け算（足し算とひと組）の回数です。"
     ),
     "How many times as fast as dense: at 2× a batch takes half the time.": (
-        "元のネットワークの何倍の速さかを示します。2×なら1バッチの時間が半分になります。"
+        "元のネットワークの何倍の速さかを示します。2倍なら1バッチの時間が半分になります。"
     ),
 }
