@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from corank.cost import model_cost
 from corank.cut_targets import parse_target
 from corank.data.batches import Batches
 from corank.decision.results import read_result
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError, FileError, InfeasibleError
 from corank.pilot.digits import digits
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
@@ -194,3 +195,15 @@ def test_a_file_that_is_no_result(tmp_path, text):
         read_result(path)
     with pytest.raises(FileError, match="cannot be read"):
         read_result(tmp_path / "absent.json")
+
+
+def test_a_front_that_cannot_be_reached_stops_before_any_work(tmp_path):
+    with pytest.raises(InfeasibleError):
+        run_trial(problem(), tmp_path / "out", replace(OPTIONS, front=(0.001,)), command="t", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_language_than_those_there_are_stops_before_any_work(tmp_path):
+    with pytest.raises(CorankError, match="lang: allowed are en, ja"):
+        run_trial(problem(), tmp_path / "out", OPTIONS, command="t", progress=False, lang="xx")
+    assert not (tmp_path / "out").exists()
