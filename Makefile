@@ -8,7 +8,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 .PHONY: demo test test-slow check format reproduce-fast clean
 
 demo: $(VENV)/.demo
-	$(BIN)/corank pilot --out demo --again
+	$(BIN)/corank pilot --out demo --front 0.2 --again
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -34,6 +34,27 @@ class CutTarget:
         """Whether it needs a latency table."""
         return any(isinstance(rule, Latency) for rule in self.rules)
 
+    @property
+    def share(self) -> str | None:
+        """The one share of the whole network that it names, such as macs; None for none or several."""
+        shares = [key for key in self.to_dict() if key in (*_SHARES, "latency")]
+        return shares[0] if len(shares) == 1 else None
+
+    def at(self, depth: float) -> CutTarget:
+        """Return the same target with another share.
+
+        Raises: CorankError, where it names none or several, or the share is out of range.
+
+        >>> parse_target("macs=0.5,energy=0.9").at(0.7).rules
+        (Budget(macs=0.7, params=None, bytes=None, peak_memory=None), Energy(energy=0.9))
+        """
+        if self.share is None:
+            raise CorankError(
+                "target: to cut at another depth it must name one share, such as macs=0.5 or latency=0.5; "
+                f"got {', '.join(self.to_dict())}."
+            )
+        return make_target(self.to_dict() | {self.share: depth})
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as `make_target` takes it.
 
@@ -76,6 +97,17 @@ def parse_target(text: str) -> CutTarget:
             raise CorankError(f"target: {key} comes twice. Keep one.")
         values[key] = value
     return make_target(values)
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Read shares from text, separated by commas.
+
+    Raises: CorankError, for what is no fraction in (0, 1].
+
+    >>> parse_shares("0.7, 0.35")
+    (0.7, 0.35)
+    """
+    return tuple(_share("front", part.strip()) for part in text.split(","))
 
 
 def make_target(values: Mapping[str, Any]) -> CutTarget:

@@ -34,6 +34,7 @@ OPTIONS = TrialOptions(
     rounds=4,
     seeds=(0, 1),
     checkpoint_every=1,
+    front=(0.9,),
 )
 
 
@@ -81,6 +82,8 @@ def figures(out: Path, result: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": (out / "samples.csv").read_text()}
     if result["spread"]:
         found["spread"] = [arm["accuracy"] for arm in result["spread"]["arms"].values()]
+    kept = ("share", "accuracy", "accuracy_difference_ci", "accuracy_after_cut", "macs", "plan_rank_ratio")
+    found["front"] = [[point[key] for key in kept] for point in result["front"]["points"]]
     for arm in result["arms"]:
         weights = load_file(out / arm["model_file"])
         found[arm["name"]] = {
@@ -97,7 +100,7 @@ def figures(out: Path, result: dict[str, Any]) -> dict[str, Any]:
 def main(folder: Path, seed: int, kills: int) -> None:
     """Kill so many times, then let it end, and print what came of it beside an undisturbed run."""
     torch.set_num_threads(1)
-    trial.write_report = lambda result, path: path.write_text("a page")  # type: ignore[assignment]
+    trial.write_report = lambda result, path, lang: path.write_text("a page")  # type: ignore[assignment]
     draw = random.Random(seed)
     options = OPTIONS if kills > 6 else replace(OPTIONS, seeds=(0,), arms=("dense", "force_plan"))
     wanted = figures(folder / "whole", run(folder / "whole", options))

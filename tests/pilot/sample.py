@@ -63,9 +63,46 @@ def make_result(
             "machine": {"processor": "x86_64, 2 cores", "system": "Linux 6.1"},
         },
         "arms": [_arm(name, generator, engines, renamed) for name in ("dense", "lowrank", "force")],
+        "front": None,
         "spread": _spread(seeds, engines, generator) if len(seeds) > 1 else None,
     }
+    result["front"] = _front(result, engines)
     return conclude(result, economics=ECONOMICS)
+
+
+def _front(result: dict[str, Any], engines: tuple[str, ...]) -> dict[str, Any]:
+    """Make up the front of the forced arm: dense, and three cuts."""
+    dense, force = result["arms"][0], result["arms"][2]
+    points = []
+    for share, accuracy in ((1.0, 0.9889), (0.7, 0.9917), (0.5, 0.9861), (0.25, 0.9528)):
+        whole, chosen = share == 1.0, share == 0.5
+        pace = {
+            engine: 1 + 1.3 * (1 - share) + 0.1 * place * (not whole) for place, engine in enumerate(engines)
+        }
+        change = None if whole else accuracy - 0.9889
+        point = {
+            "share": share,
+            "chosen": chosen,
+            "name": "dense" if whole else "force" if chosen else f"force at {share:g}",
+            "accuracy": accuracy,
+            "accuracy_ci": [accuracy - 0.0124, min(accuracy + 0.0087, 1.0)],
+            "accuracy_difference": change,
+            "accuracy_difference_ci": None if change is None else [change - 0.0108, change + 0.0093],
+            "accuracy_after_cut": None if whole else accuracy - 0.05,
+            "macs": int(dense["macs"] * share),
+            "params": int(dense["params"] * share),
+            "decomposed": 0 if whole else 6,
+            "plan_rank_ratio": share,
+            "latency_ms": {engine: dense["latency_ms"][engine] / pace[engine] for engine in engines},
+            "speedup": pace,
+            "speedup_ci": {engine: [x * 0.98, x * 1.03] for engine, x in pace.items()},
+            "peak_memory": dict.fromkeys(engines),
+            "training_seconds": 58.9,
+        }
+        points.append(
+            point | {key: force[key] for key in ("macs", "params", "latency_ms", "speedup") if chosen}
+        )
+    return {"arm": "force", "by": "macs", "part": "dev", "epochs_after_cut": 8, "points": points}
 
 
 def _arm(

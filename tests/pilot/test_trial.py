@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from corank.cost import model_cost
 from corank.cut_targets import parse_target
 from corank.data.batches import Batches
 from corank.decision.results import read_result
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError, FileError, InfeasibleError
 from corank.pilot.digits import digits
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
@@ -55,6 +56,7 @@ OPTIONS = TrialOptions(
     backends=("torch",),
     rounds=4,
     seeds=(0, 1),
+    front=(0.8, 0.5),
 )
 
 
@@ -98,6 +100,27 @@ def test_every_figure_of_the_schema_is_there(trial):
     low, high = result["arms"][2]["force_overhead_ci"]
     assert low <= result["arms"][2]["force_overhead"] <= high
     assert "final samples" in " ".join(result["proves"])
+
+
+def test_the_front_is_one_training_cut_to_several_depths(trial):
+    result, _ = trial
+    front, (dense, _, force) = result["front"], result["arms"]
+    assert (front["arm"], front["by"], front["part"], front["epochs_after_cut"]) == (
+        "force",
+        "macs",
+        "dev",
+        1,
+    )
+    assert [point["share"] for point in front["points"]] == [1.0, 0.8, 0.5]
+    whole, light, chosen = front["points"]
+    assert [point["chosen"] for point in front["points"]] == [False, False, True]
+    assert (whole["macs"], chosen["macs"]) == (dense["macs"], force["macs"])
+    assert chosen["speedup"] == force["speedup"]  # of the same interleaved run
+    assert force["macs"] < light["macs"] <= 0.8 * dense["macs"]
+    assert whole["accuracy"] == pytest.approx(dense["history"][-1]["dev_accuracy"])
+    assert chosen["accuracy"] == pytest.approx(force["history"][-1]["dev_accuracy"])
+    low, high = light["accuracy_difference_ci"]
+    assert low <= light["accuracy_difference"] <= high
 
 
 def test_the_files_tell_the_same(trial):
@@ -154,6 +177,9 @@ def test_the_order_depends_on_seed_and_pass_alone():
         ({"seeds": ()}, "seeds: give at least one"),
         ({"kind": "love"}, "kind.*love"),
         ({"backends": ("tensorrt",)}, "tensorrt"),
+        ({"front": (1.5,)}, "front: allowed are shares"),
+        ({"front": (0.5, 0.5)}, "front: each may come once"),
+        ({"front": (0.5,), "target": parse_target("energy=0.9")}, "it must name one share"),
     ],
 )
 def test_bad_settings_stop_before_any_work(settings, message):
@@ -169,3 +195,15 @@ def test_a_file_that_is_no_result(tmp_path, text):
         read_result(path)
     with pytest.raises(FileError, match="cannot be read"):
         read_result(tmp_path / "absent.json")
+
+
+def test_a_front_that_cannot_be_reached_stops_before_any_work(tmp_path):
+    with pytest.raises(InfeasibleError):
+        run_trial(problem(), tmp_path / "out", replace(OPTIONS, front=(0.001,)), command="t", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_language_than_those_there_are_stops_before_any_work(tmp_path):
+    with pytest.raises(CorankError, match="lang: allowed are en, ja"):
+        run_trial(problem(), tmp_path / "out", OPTIONS, command="t", progress=False, lang="xx")
+    assert not (tmp_path / "out").exists()

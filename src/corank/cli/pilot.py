@@ -34,6 +34,9 @@ def pilot(
     seeds: Annotated[int | None, typer.Option(help="Repeat with this many seeds.")] = None,
     folds: Annotated[int | None, typer.Option(help="Cross-validate on so many folds, too.")] = None,
     target: Annotated[str | None, typer.Option(help=_TARGET)] = None,
+    front: Annotated[
+        str | None, typer.Option(help="Cut to these shares, too, such as 0.7,0.2, for the page's slider.")
+    ] = None,
     macs: Annotated[float | None, typer.Option(help="Short for --target macs=…")] = None,
     kind: Annotated[str | None, typer.Option(help="The force: l2, l1, subspace, output and others.")] = None,
     strength: Annotated[float | None, typer.Option(help="Its strength (mean scale).")] = None,
@@ -48,6 +51,7 @@ def pilot(
     policy: Annotated[
         Path | None, typer.Option(help="Terms of the decision, in YAML; see docs/gate.md.")
     ] = None,
+    lang: Annotated[str | None, typer.Option(help="Of the report: en or ja.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace a finished trial in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -60,7 +64,7 @@ def pilot(
     Example: corank pilot --out demo --epochs 3
     """
     from corank.cli.recipes import Recipe, make_options, merge, read_recipe
-    from corank.cut_targets import parse_target
+    from corank.cut_targets import parse_shares, parse_target
     from corank.decision.economics import Economics
     from corank.decision.policy import Policy
     from corank.errors import CorankError
@@ -89,6 +93,7 @@ def pilot(
             "epochs": epochs,
             "seeds": None if seeds is None else tuple(range(seeds)),
             "target": None if wanted is None else parse_target(wanted),
+            "front": None if front is None else parse_shares(front),
             "folds": folds,
             "kind": kind,
             "strength": strength,
@@ -112,6 +117,7 @@ def pilot(
         again=again,
         policy=terms,
         economics=numbers,
+        lang=lang,
     )
     if as_json:
         typer.echo(json.dumps(result, indent=1))

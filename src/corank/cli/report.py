@@ -10,13 +10,16 @@ import typer
 
 def report(
     pilot: Annotated[Path, typer.Argument(help="The pilot.json of a trial.")],
-    out: Annotated[Path | None, typer.Option(help="The page; beside pilot.json by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file; beside pilot.json by default.")] = None,
+    form: Annotated[str, typer.Option("--format", help="html, md or json.")] = "html",
+    lang: Annotated[str, typer.Option(help="en or ja.")] = "en",
 ) -> None:
-    """Write the report of a trial again, as one self-contained HTML page.
+    """Write the report of a trial again: as one self-contained HTML page, as Markdown, or as JSON.
 
-    Example: corank report demo/pilot.json
+    Example: corank report demo/pilot.json --lang ja
     """
     from corank.decision.results import read_result
-    from corank.pilot.page import write_report
+    from corank.pilot.document import write_document
 
-    typer.echo(str(write_report(read_result(pilot), out or pilot.with_name("report.html"))))
+    path = out or pilot.with_name(f"report.{form}")
+    typer.echo(str(write_document(read_result(pilot), path, form, lang)))

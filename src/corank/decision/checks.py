@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from corank.decision.intervals import samples_needed
 from corank.decision.policy import Policy
+from corank.wording import named, say
 
 Outcome = Literal["advance", "hold", "roll back", "not judged"]
 _Z = 1.959964  # half the width of a 95% interval, in standard errors
@@ -56,11 +57,12 @@ class Scale:
 
     def told(self, loss: float) -> str:
         """Write a loss."""
-        return f"{100 * loss:.2f} points" if self.share else f"{loss:.3g}"
+        return say("{number} points", number=f"{100 * loss:.2f}") if self.share else f"{loss:.3g}"
 
     def reach(self, low: float, high: float) -> str:
         """Write an interval of losses, its unit once."""
-        return f"{self.told(low).removesuffix(' points')} to {self.told(high)}"
+        least = f"{100 * low:.2f}" if self.share else self.told(low)
+        return say("{low} to {high}", low=least, high=self.told(high))
 
 
 def scale_of(result: Mapping[str, Any], dense: Mapping[str, Any]) -> Scale:
@@ -68,7 +70,7 @@ def scale_of(result: Mapping[str, Any], dense: Mapping[str, Any]) -> Scale:
     metric = result["protocol"].get("metric") or {}
     share = bool(metric.get("share", True))
     value = abs(float(dense.get("accuracy") or 0.0))
-    name, higher = str(metric.get("name", "accuracy")), bool(metric.get("higher_is_better", True))
+    name, higher = named(str(metric.get("name", "accuracy"))), bool(metric.get("higher_is_better", True))
     return Scale(name, higher, share, 1.0 if share else value)
 
 
@@ -83,28 +85,42 @@ def check_accuracy(
     margin = policy.margin * scale.whole
     comparison, ci = arm.get("comparison"), arm.get("accuracy_difference_ci")
     if not comparison or ci is None or margin <= 0:
-        why = f"{scale.name} has no interval against dense, so a loss cannot be ruled out"
+        why = say("{metric} has no interval against dense, so a loss cannot be ruled out", metric=scale.name)
         if margin <= 0:
-            why = f"{scale.name} of dense is 0 or unknown, so a margin that is a fraction of it means nothing"
+            why = say(
+                "{metric} of dense is 0 or unknown, so a margin that is a fraction of it means nothing",
+                metric=scale.name,
+            )
         return Check(scale.name, "hold", why, limit=margin)
     low, high = scale.losses(ci)
     loss, n = scale.loss(arm["accuracy_difference"]), int(comparison["samples"])
     spread = comparison.get("spread")
     spread = (high - low) / (2 * _Z) * sqrt(n) if spread is None else spread
     needed = max(samples_needed(spread, margin, policy.power), policy.minimum_samples)
-    told = f"loss of {scale.name} {scale.told(loss)} (95% interval {scale.reach(low, high)})"
-    limit = f"the margin of {scale.told(margin)}"
+    told = say(
+        "loss of {metric} {loss} (95% interval {interval})",
+        metric=scale.name,
+        loss=scale.told(loss),
+        interval=scale.reach(low, high),
+    )
+    limit = say("the margin of {limit}", limit=scale.told(margin))
 
     def found(outcome: Outcome, why: str, needs: int | None = None) -> Check:
-        return Check(scale.name, outcome, f"{told}, {why}", loss, (low, high), margin, needs)
+        return Check(scale.name, outcome, _both(told, why), loss, (low, high), margin, needs)
 
     if low > margin:
-        return found("roll back", f"beyond {limit} for certain")
+        return found("roll back", say("beyond {limit} for certain", limit=limit))
     if n < needed:
-        return found("hold", f"and {n:,} final samples are too few for {limit}: it needs {needed:,}", needed)
+        why = say(
+            "and {samples} final samples are too few for {limit}: it needs {needed}",
+            samples=f"{n:,}",
+            limit=limit,
+            needed=f"{needed:,}",
+        )
+        return found("hold", why, needed)
     if high < margin:
-        return found("advance", f"within {limit}")
-    return found("hold", f"which reaches beyond {limit}")
+        return found("advance", say("within {limit}", limit=limit))
+    return found("hold", say("which reaches beyond {limit}", limit=limit))
 
 
 def check_speed(
@@ -116,21 +132,31 @@ def check_speed(
     missing = [one for one in engines if speedups.get(one) is None or intervals.get(one) is None]
     least = policy.minimum_speedup
     if missing or not engines:
-        why = f"the speed was not measured{f' on {missing[0]}' if missing else ''}"
-        return Check("speed", "hold", why, limit=least)
+        why = say("the speed was not measured")
+        if missing:
+            why = say("the speed was not measured on {engine}", engine=missing[0])
+        return Check(say("speed"), "hold", why, limit=least)
     slower = [one for one in engines if intervals[one][1] < 1]
     engine = min(slower or engines, key=lambda one: float(intervals[one][0]))
     (low, high), speedup = intervals[engine], speedups[engine]
-    told = f"{speedup:.2f} times as fast on {engine} (95% interval {low:.2f} to {high:.2f})"
-    limit = f"the minimum of {least:g}"
+    told = say(
+        "{speedup} times as fast on {engine} (95% interval {low} to {high})",
+        speedup=f"{speedup:.2f}",
+        engine=engine,
+        low=f"{low:.2f}",
+        high=f"{high:.2f}",
+    )
+    limit = say("the minimum of {limit}", limit=f"{least:g}")
     outcome: Outcome = "hold"
     if slower:
-        outcome, why = "roll back", "slower than dense for certain"
+        outcome, why = "roll back", say("slower than dense for certain")
     elif low >= least:
-        outcome, why = "advance", f"at least {limit}"
+        outcome, why = "advance", say("at least {limit}", limit=limit)
+    elif high < least:
+        why = say("below {limit}", limit=limit)
     else:
-        why = f"below {limit}" if high < least else f"which reaches below {limit}"
-    return Check("speed", outcome, f"{told}, {why}", speedup, (low, high), least)
+        why = say("which reaches below {limit}", limit=limit)
+    return Check(say("speed"), outcome, _both(told, why), speedup, (low, high), least)
 
 
 def check_slices(
@@ -139,20 +165,29 @@ def check_slices(
     """No class and no slice loses more than its limit."""
     rows = (arm.get("comparison") or {}).get("slices") or []
     if policy.worst_slice is None or not rows:
-        why = "no classes or slices are known" if not rows else "the policy leaves slices open"
-        return Check("worst slice", "not judged", why, limit=policy.worst_slice)
+        why = say("the policy leaves slices open") if rows else say("no classes or slices are known")
+        return Check(say("worst slice"), "not judged", why, limit=policy.worst_slice)
     scale = scale_of(result, dense)
     limit = policy.worst_slice * scale.whole
     certain = [row for row in rows if row["ci"] is not None and scale.losses(row["ci"])[0] > limit]
     worst = max(certain or rows, key=lambda row: scale.loss(row["difference"]))
     loss = scale.loss(worst["difference"])
     ends = None if worst["ci"] is None else scale.losses(worst["ci"])
-    who = f"the worst {worst['kind']}, {worst['name']},"
-    told = f"{who} loses {scale.told(loss)} on {worst['samples']:,} samples"
+    told = say(
+        "the worst {kind}, {name}, loses {loss} on {samples} samples",
+        kind=named(worst["kind"]),
+        name=worst["name"],
+        loss=scale.told(loss),
+        samples=f"{worst['samples']:,}",
+    )
     outcome: Outcome = "roll back" if certain else "hold" if loss > limit else "advance"
-    where = {"roll back": "beyond {} for certain", "hold": "beyond {}", "advance": "within {}"}[outcome]
-    why = where.format(f"the limit of {scale.told(limit)}")
-    return Check("worst slice", outcome, f"{told}, {why}", loss, ends, limit)
+    told_limit = say("the limit of {limit}", limit=scale.told(limit))
+    why = {
+        "roll back": say("beyond {limit} for certain", limit=told_limit),
+        "hold": say("beyond {limit}", limit=told_limit),
+        "advance": say("within {limit}", limit=told_limit),
+    }[outcome]
+    return Check(say("worst slice"), outcome, _both(told, why), loss, ends, limit)
 
 
 def check_drift(
@@ -162,25 +197,29 @@ def check_drift(
     found = [one for one in (arm.get("drift") or {}).get("judged") or [] if one.get("ci") is not None]
     if policy.drift is None or not found:
         required = policy.require_drift and not found
-        why = "drift was not measured with an interval" if not found else "the policy leaves drift open"
-        why += ", and the policy requires it: run the trial with --drift" if required else ""
-        return Check("drift", "hold" if required else "not judged", why, limit=policy.drift)
+        why = say("the policy leaves drift open") if found else say("drift was not measured with an interval")
+        if required:
+            why = _both(why, say("and the policy requires it: run the trial with --drift"))
+        return Check(say("drift"), "hold" if required else "not judged", why, limit=policy.drift)
     scale = scale_of(result, dense)
     limit = policy.drift * scale.whole
     certain = [one for one in found if scale.losses(one["ci"])[0] > limit]
     worst = max(certain or found, key=lambda one: scale.losses(one["ci"])[1])
     loss, (low, high) = scale.loss(worst["extra"]), scale.losses(worst["ci"])
-    told = (
-        f"under {worst['name']} it loses {scale.told(loss)} more than dense "
-        f"(95% interval {scale.reach(low, high)})"
+    told = say(
+        "under {corruption} it loses {loss} more than dense (95% interval {interval})",
+        corruption=named(worst["name"]),
+        loss=scale.told(loss),
+        interval=scale.reach(low, high),
     )
     outcome: Outcome = "roll back" if certain else "hold" if high > limit else "advance"
+    told_limit = say("the limit of {limit}", limit=scale.told(limit))
     why = {
-        "roll back": "beyond {} for certain",
-        "hold": "which reaches beyond {}",
-        "advance": "within {}",
-    }[outcome].format(f"the limit of {scale.told(limit)}")
-    return Check("drift", outcome, f"{told}, {why}", loss, (low, high), limit)
+        "roll back": say("beyond {limit} for certain", limit=told_limit),
+        "hold": say("which reaches beyond {limit}", limit=told_limit),
+        "advance": say("within {limit}", limit=told_limit),
+    }[outcome]
+    return Check(say("drift"), outcome, _both(told, why), loss, (low, high), limit)
 
 
 def check_memory(
@@ -191,15 +230,21 @@ def check_memory(
     engines = [one for one in mine if policy.engines is None or one in policy.engines]
     shares = {one: mine[one] / whole[one] for one in engines if mine.get(one) and whole.get(one)}
     if policy.memory is None or not shares:
-        why = "peak memory was not measured" if not shares else "the policy leaves memory open"
-        return Check("memory", "not judged", why, limit=policy.memory)
+        why = say("the policy leaves memory open") if shares else say("peak memory was not measured")
+        return Check(say("memory"), "not judged", why, limit=policy.memory)
     engine = max(shares, key=lambda one: shares[one])
-    told = f"peak memory is {100 * shares[engine]:.0f}% of dense's on {engine}"
-    within = shares[engine] <= policy.memory
-    why = f"{'within' if within else 'above'} the limit of {100 * policy.memory:g}%"
-    return Check(
-        "memory", "advance" if within else "hold", f"{told}, {why}", shares[engine], None, policy.memory
+    told = say(
+        "peak memory is {share} of dense's on {engine}", share=f"{100 * shares[engine]:.0f}%", engine=engine
     )
+    within = shares[engine] <= policy.memory
+    limit = say("the limit of {limit}", limit=f"{100 * policy.memory:g}%")
+    why = say("within {limit}", limit=limit) if within else say("above {limit}", limit=limit)
+    outcome: Outcome = "advance" if within else "hold"
+    return Check(say("memory"), outcome, _both(told, why), shares[engine], None, policy.memory)
+
+
+def _both(told: str, why: str) -> str:
+    return say("{told}, {why}", told=told, why=why)
 
 
 CHECKS: tuple[Checker, ...] = (check_accuracy, check_speed, check_slices, check_drift, check_memory)

@@ -12,6 +12,8 @@ from corank.cut_targets import require_key
 from corank.errors import CorankError
 from corank.extras import import_extra
 from corank.files import read_toml
+from corank.wording import say
+from corank.wording.catalogue import locale
 
 DAYS = 365.25 / 12  # of a month
 _TEXTS = ("currency", "locale", "backend")
@@ -104,7 +106,7 @@ class Economics:
             numbers.format_currency(
                 float(f"{amount:.2g}") if small else amount,
                 self.currency,
-                locale=self.locale,
+                locale=locale(self.locale),
                 decimal_quantization=not small,
             )
         )
@@ -208,21 +210,51 @@ def money_lines(terms: Economics, found: Mapping[str, Any], *, bound: bool = Fal
         found: what `estimate` returned.
         bound: whether the speedup is one that was not reached, only a bound.
     """
-    money, most = terms.money, "at most " if bound else ""
-    cost = found["cost_per_million"]
-    ends = found["saving_per_month_ci"]
-    sure = "" if ends is None else f" (95% interval {money(ends[0])} to {money(ends[1])})"
-    months = found["payback_months"]
-    pays = "never" if months is None else f"{'at the earliest ' if bound else ''}after {months:.1f} months"
-    count = found["instances"]
+    money = terms.money
+
+    def at_most(amount: float) -> str:
+        return say("at most {amount}", amount=money(amount)) if bound else money(amount)
+
+    cost, count = found["cost_per_million"], found["instances"]
+    after = say("at least {amount}", amount=money(cost["after"])) if bound else money(cost["after"])
+    ends, saving = found["saving_per_month_ci"], at_most(found["saving_per_month"])
+    if ends is not None:
+        reach = say("{low} to {high}", low=money(ends[0]), high=money(ends[1]))
+        saving = say("{value} (95% interval {interval})", value=saving, interval=reach)
     return [
-        f"A million inferences on {found['engine']} cost {money(cost['before'])} before and "
-        f"{'at least ' if bound else ''}{money(cost['after'])} after.",
-        f"Saving per month: {most}{money(found['saving_per_month'])}{sure}, as far as instances follow "
-        f"the load; in whole instances {most}{money(found['saving_per_month_whole_instances'])} "
-        f"({count['whole_before']} before, {count['whole_after']} after).",
-        f"The {money(found['investment'])} that it takes are paid back {pays}.",
+        say(
+            "A million inferences on {engine} cost {before} before and {after} after.",
+            engine=found["engine"],
+            before=money(cost["before"]),
+            after=after,
+        ),
+        say(
+            "Saving per month: {saving}, as far as instances follow the load; in whole instances {whole} "
+            "({before} before, {after} after).",
+            saving=saving,
+            whole=at_most(found["saving_per_month_whole_instances"]),
+            before=count["whole_before"],
+            after=count["whole_after"],
+        ),
+        _pays_back(money(found["investment"]), found["payback_months"], bound),
     ]
+
+
+def _pays_back(invested: str, months: float | None, bound: bool) -> str:
+    if months is None:
+        return say("The {invested} that it takes are paid back never.", invested=invested)
+    months_told = f"{months:.1f}"
+    if bound:
+        return say(
+            "The {invested} that it takes are paid back at the earliest after {months} months.",
+            invested=invested,
+            months=months_told,
+        )
+    return say(
+        "The {invested} that it takes are paid back after {months} months.",
+        invested=invested,
+        months=months_told,
+    )
 
 
 def as_dict(terms: Economics) -> dict[str, Any]:

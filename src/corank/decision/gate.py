@@ -11,8 +11,14 @@ from corank.decision.checks import CHECKS, Check
 from corank.decision.policy import Policy, Stage
 from corank.decision.results import candidate_arm, check_result, read_result, reference_arm
 from corank.errors import CorankError, FileError
+from corank.wording import mark, say
 
 Verdict = Literal["advance", "hold", "roll back"]
+VERDICTS: dict[Verdict, str] = {
+    "advance": mark("Advance"),
+    "hold": mark("Hold"),
+    "roll back": mark("Roll back"),
+}
 EXIT_CODES: dict[Verdict, int] = {"advance": 0, "hold": 10, "roll back": 20}
 
 
@@ -49,11 +55,15 @@ class Decision:
     @property
     def sentence(self) -> str:
         """The verdict with its reasons and the next stage, on one line."""
-        needs = f", needs {self.needs:,} final samples" if self.needs else ""
-        after = ""
+        verdict, reasons = say(VERDICTS[self.verdict]), say("; ").join(self.reasons)
+        if self.needs:
+            verdict = say(
+                "{verdict}, needs {needed} final samples", verdict=verdict, needed=f"{self.needs:,}"
+            )
+        told = say("{verdict}: {reasons}.", verdict=verdict, reasons=reasons)
         if self.verdict == "advance" and self.stage is not None:
-            after = f" Next stage: {_stage(self.stage)}."
-        return f"{self.verdict.capitalize()}{needs}: {'; '.join(self.reasons)}.{after}"
+            told += say(" Next stage: {stage}.", stage=tell_stage(self.stage))
+        return told
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for pilot.json."""
@@ -76,7 +86,7 @@ class Decision:
         if self.needs:
             lines.append(f"needs {self.needs:,} final samples")
         if self.verdict == "advance" and self.stage is not None:
-            lines.append(f"next stage: {_stage(self.stage)}")
+            lines.append(f"next stage: {tell_stage(self.stage)}")
         return "\n".join(lines)
 
 
@@ -160,6 +170,14 @@ def _place(policy: Policy, stage: str | None) -> int:
     return names.index(stage)
 
 
-def _stage(stage: Stage) -> str:
-    hours = f", at least {stage.hours:g} hours" if stage.hours else ""
-    return f"{stage.name} ({100 * stage.share:g}% of the requests{hours})"
+def tell_stage(stage: Stage) -> str:
+    """Say which share of the requests a stage gets, and for how long."""
+    share = f"{100 * stage.share:g}%"
+    if not stage.hours:
+        return say("{name} ({share} of the requests)", name=stage.name, share=share)
+    return say(
+        "{name} ({share} of the requests, at least {hours} hours)",
+        name=stage.name,
+        share=share,
+        hours=f"{stage.hours:g}",
+    )

@@ -60,9 +60,13 @@ class Trainer:
         self._train(arm, task, "shared", self.options.learning_rate, self.folder)
         return arm
 
-    def make_arm(self, name: str, start: Arm) -> Arm:
-        """Train one arm on from the shared start: before the cut, the cut, and after it."""
-        folder, kind = self.folder / name, ARMS[name]
+    def make_arm(self, name: str, start: Arm, depth: float | None = None) -> Arm:
+        """Train one arm on from the shared start: before the cut, the cut, and after it.
+
+        With a `depth` the same training is cut to another share; what comes before the cut is not repeated.
+        """
+        own, kind = self.folder / name, ARMS[name]
+        folder = own if depth is None else self.folder / f"{name}-{depth:g}"
         if (done := load_arm(name, folder, "done", self.problem)) is not None:
             done.model.eval()
             return done
@@ -70,17 +74,20 @@ class Trainer:
         arm = Arm(name, copy_network(start.model), Spectrum(()), history=list(start.history))
         arm.seconds = start.seconds
         force = self._force(arm, task, kind.toward) if kind.force else None
-        before = folder if kind.force else self.folder / UNFORCED  # the second arm finds it finished
+        before = own if kind.force else self.folder / UNFORCED  # the second arm finds it finished
         self._train(arm, task, "before_cut", self.options.learning_rate_before, before, force)
         arm.spectrum = spectrum(arm.model, types=force_types(arm.model))
         arm.subnormal = count_subnormal(arm.model)
         teacher = copy_network(arm.model).eval() if distills(self.options, task) else None
         if kind.cut:
-            arm = self._cut(arm, task, folder)
+            target = self.options.target if depth is None else self.options.target.at(depth)
+            arm = self._cut(arm, task, folder, target.rules)
         self._train(arm, task, "after_cut", self.options.learning_rate_after, folder, teacher=teacher)
         arm.model.eval()
         save_arm(arm, folder, "done", self.problem)
-        drop_stages(folder, "before_cut", "cut", "after_cut")
+        drop_stages(folder, "cut", "after_cut")
+        if not self.options.front:  # whose points begin there
+            drop_stages(folder, "before_cut")
         return arm
 
     def _train(
@@ -131,7 +138,8 @@ class Trainer:
         wanted = None
         if toward:
             with undisturbed(task.train):
-                wanted = self._plan(arm.model, task, self._calibrate(arm.model, task, self._samples()))
+                stats = self._calibrate(arm.model, task, self._samples())
+                wanted = self._plan(arm.model, task, stats, self.options.target.rules)
         return make_force(arm.model, self.options, wanted, self.options.before_cut * steps_of(task.train))
 
     def _samples(self) -> Loader:
@@ -147,11 +155,11 @@ class Trainer:
             inputs=self.table is not None,  # a table has methods that choose along the inputs
         )
 
-    def _plan(self, model: nn.Module, task: Task, stats: dict[str, Moments]) -> Plan:
-        accurate = any(isinstance(rule, Accuracy) for rule in self.options.target.rules)
+    def _plan(self, model: nn.Module, task: Task, stats: dict[str, Moments], rules: tuple[Rule, ...]) -> Plan:
+        accurate = any(isinstance(rule, Accuracy) for rule in rules)
         return plan(
             model,
-            self.options.target.rules,
+            rules,
             example=task.example,
             stats=stats,
             table=self.table,
@@ -163,14 +171,14 @@ class Trainer:
             exclude=self.problem.keep,
         )
 
-    def _cut(self, arm: Arm, task: Task, folder: Path) -> Arm:
+    def _cut(self, arm: Arm, task: Task, folder: Path, rules: tuple[Rule, ...]) -> Arm:
         if (cut := load_arm(arm.name, folder, "cut", self.problem)) is not None:
             return cut
         start = time.perf_counter()
         with undisturbed(task.train):
             samples = self._samples()
             stats = self._calibrate(arm.model, task, samples)
-            arm.plan = self._plan(arm.model, task, stats)
+            arm.plan = self._plan(arm.model, task, stats, rules)
             small = decompose(arm.model, arm.plan, stats)
             for name in arm.plan.layers:
                 dense, split = arm.model.get_submodule(name), small.get_submodule(name)

@@ -79,7 +79,8 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
         make_force(model, options)
     rules = first_rules(options.target.rules)
     if rules and not options.target.timed:
-        plan(model, rules, example=task.example, multiple=options.multiple, exclude=problem.keep)
+        for wanted in (rules, *(first_rules(options.target.at(depth).rules) for depth in options.front)):
+            plan(model, wanted, example=task.example, multiple=options.multiple, exclude=problem.keep)
     return counts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from corank.decision.policy import Policy
 from corank.decision.results import candidate_arm, reference_arm
 from corank.errors import CorankError
 from corank.pilot.headline import findings, headline
+from corank.pilot.meeting import meeting, plain_sentence
 from corank.pilot.proof import what_it_proves
+from corank.wording import language
 
 
 def conclude(
@@ -33,8 +36,17 @@ def conclude(
     terms = policy or (Policy() if kept is None else Policy.from_dict(kept))
     result["decision"] = gate(result, terms).to_dict()
     result["proves"] = what_it_proves(result, terms)
-    result["summary"] = [headline(result), *(sentence for _, sentence in findings(result))]
+    opening = [plain_sentence(sentence) for _, sentence in meeting(result)]
+    result["summary"] = [headline(result), *opening, *(sentence for _, sentence in findings(result))]
     return result
+
+
+def retold(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a result whose sentences are in the language of the moment; in English as they were written."""
+    if language() == "en" or candidate_arm(result) is None:
+        return result
+    told = conclude(copy.deepcopy(dict(result)))
+    return {key: told[key] if value else value for key, value in result.items()}
 
 
 def count_money(result: Mapping[str, Any], terms: Economics) -> dict[str, Any]:
@@ -62,7 +74,15 @@ def count_money(result: Mapping[str, Any], terms: Economics) -> dict[str, Any]:
         arms[arm["name"]] = estimate(terms, measured)
     chosen = (candidate_arm(result) or {}).get("name")
     lines = money_lines(terms, arms[chosen]) if chosen in arms else []
-    return {"terms": as_dict(terms), "arms": arms, "said": lines}
+    points = (result.get("front") or {}).get("points") or ()
+    front = [
+        estimate(
+            terms,
+            Measured(engine, times[engine], result["protocol"]["latency_batch"], point["speedup"][engine]),
+        )["saving_per_month"]
+        for point in points
+    ]
+    return {"terms": as_dict(terms), "arms": arms, "said": lines, "front": front}
 
 
 def require_terms(

@@ -12,14 +12,22 @@ from corank.decision.results import candidate_arm
 from corank.pilot.formats import MISSING, interval, known, percent, plain, significant
 from corank.pilot.metric import Score, score_of
 from corank.pilot.tables import Cell, Column, Row, Table, label, to_markdown_table
+from corank.wording import mark, named, say
 
+OUTCOMES = {
+    "advance": mark("advance"),
+    "hold": mark("hold"),
+    "roll back": mark("roll back"),
+    "not judged": mark("not judged"),
+}
 MOST = 30  # rows of a table of slices; pilot.json has all of them
 
 
 @dataclass(frozen=True, slots=True)
 class Titled:
-    """A table with its title and what the figures in it mean."""
+    """A table with its title and what the figures in it mean; `key` is its place on the page."""
 
+    key: str
     title: str
     note: str
     table: Table
@@ -40,7 +48,7 @@ def decision_tables(result: Mapping[str, Any]) -> list[Titled]:
 
 def decision_to_markdown(result: Mapping[str, Any]) -> str:
     """Write the checks and the money in Markdown, for a terminal."""
-    found = {"Check": _checks(result), "Arm": _money(result)}
+    found = {say("Check"): _checks(result), say("Arm"): _money(result)}
     return "\n".join(
         f"{one.title}\n\n{to_markdown_table(one.table, first)}"
         for first, one in found.items()
@@ -53,11 +61,12 @@ def _checks(result: Mapping[str, Any]) -> Titled | None:
     if not decision:
         return None
     rows = [
-        Row("", one["name"], "", (Cell(one["outcome"]), Cell(one["reason"]))) for one in decision["checks"]
+        Row("", one["name"], "", (Cell(say(OUTCOMES[one["outcome"]])), Cell(one["reason"])))
+        for one in decision["checks"]
     ]
-    columns = (Column("Outcome"), Column("Reason"))
-    title = f"Decision: {decision['verdict']}"
-    return Titled(title, decision["sentence"], Table(columns, tuple(rows)))
+    columns = (Column(say("Outcome")), Column(say("Reason")))
+    title = say("Decision: {verdict}", verdict=say(OUTCOMES[decision["verdict"]]))
+    return Titled("checks", title, decision["sentence"], Table(columns, tuple(rows)))
 
 
 def _slices(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
@@ -71,7 +80,7 @@ def _slices(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
         Row(
             "",
             row["name"],
-            f"{row['kind']}, {row['samples']:,} samples",
+            say("{kind}, {samples} samples", kind=named(row["kind"]), samples=f"{row['samples']:,}"),
             (
                 Cell(score.form(row["reference"])),
                 Cell(score.form(row["value"])),
@@ -81,14 +90,17 @@ def _slices(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
         )
         for row in ordered[:MOST]
     ]
-    columns = (Column("Dense"), Column(label(arm["name"])), Column("Difference"), Column("p, Holm"))
-    note = (
-        f"Worst: {worst}. All intervals hold together at 95% (Bonferroni); p is that of an exact test, "
-        "corrected by Holm."
+    heads = (label("dense"), label(arm["name"]), say("Difference"), say("p, Holm"))
+    columns = tuple(map(Column, heads))
+    note = say(
+        "Worst: {worst}. All intervals hold together at 95% (Bonferroni); p is that of an exact test, "
+        "corrected by Holm.",
+        worst=worst,
     )
     if len(ordered) > MOST:
-        note += f" The {MOST} that lose most of {len(ordered)}."
-    return Titled(f"Classes and slices: {label(arm['name'])}", note, Table(columns, tuple(rows)))
+        note += say(" The {shown} that lose most of {all}.", shown=MOST, all=len(ordered))
+    title = say("Classes and slices: {arm}", arm=label(arm["name"]))
+    return Titled("slices", title, note, Table(columns, tuple(rows)))
 
 
 def _drift(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
@@ -97,20 +109,26 @@ def _drift(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
         return None
     score = score_of(result)
     rows = [
-        Row("", row["name"], "mean of five strengths", _extra(row, score))
+        Row("", named(row["name"]), say("mean of five strengths"), _extra(row, score))
         if row["name"] != (drift["shifted"] or {}).get("name")
-        else Row("", row["name"], "second data set", _extra(row, score))
+        else Row("", row["name"], say("second data set"), _extra(row, score))
         for row in drift["judged"]
     ]
-    columns = (Column("Loses more than dense"), Column("95% interval"))
+    columns = (Column(say("Changes more than dense")), Column(say("95% interval")))
     unknown = [
-        f"on {row['name']} it is {percent(row['confidence'])} sure, dense {percent(row['reference'])}"
+        say(
+            "on {inputs} it is {small} sure, dense {dense}",
+            inputs=named(row["name"]),
+            small=percent(row["confidence"]),
+            dense=percent(row["reference"]),
+        )
         for row in drift["unknown"]
         if known(row["confidence"])
     ]
-    note = "Change of small minus change of dense, on the same samples."
-    note += f" Inputs that show nothing: {'; '.join(unknown)}." if unknown else ""
-    return Titled(f"Drift: {label(arm['name'])}", note, Table(columns, tuple(rows)))
+    note = say("Change of small minus change of dense, on the same samples.")
+    if unknown:
+        note += say(" Inputs that show nothing: {told}.", told=say("; ").join(unknown))
+    return Titled("drift", say("Drift: {arm}", arm=label(arm["name"])), note, Table(columns, tuple(rows)))
 
 
 def _extra(row: Mapping[str, Any], score: Score) -> tuple[Cell, ...]:
@@ -130,21 +148,21 @@ def _folds(result: Mapping[str, Any]) -> Titled | None:
             (
                 *(Cell(score.form(value)) for value in arm["accuracy"]),
                 Cell(score.form(arm["mean_accuracy"])),
-                Cell(interval(arm["difference_ci"], score.change) if arm["difference"] else "reference"),
+                Cell(interval(arm["difference_ci"], score.change) if arm["difference"] else say("reference")),
             ),
         )
         for name, arm in folds["arms"].items()
     ]
     columns = (
-        *(Column(f"Fold {number}") for number in range(1, folds["folds"] + 1)),
-        Column("Mean"),
-        Column("Difference", "95% interval over all held-out samples"),
+        *(Column(say("Fold {number}", number=number)) for number in range(1, folds["folds"] + 1)),
+        Column(say("Mean")),
+        Column(say("Difference"), say("95% interval over all held-out samples")),
     )
-    note = (
+    note = say(
         "Networks of two folds share most of their training data: the interval is a little too narrow, and "
         "the gate does not use it."
     )
-    return Titled("Cross-validation", note, Table(columns, tuple(rows)))
+    return Titled("folds", say("Cross-validation"), note, Table(columns, tuple(rows)))
 
 
 def _money(result: Mapping[str, Any]) -> Titled | None:
@@ -153,11 +171,11 @@ def _money(result: Mapping[str, Any]) -> Titled | None:
         return None
     terms = Economics(**found["terms"])
     columns = (
-        Column("Per million, dense"),
-        Column("Per million"),
-        Column("Saving per month"),
-        Column("In whole instances"),
-        Column("Paid back", "months"),
+        Column(say("Per million, dense")),
+        Column(say("Per million")),
+        Column(say("Saving per month")),
+        Column(say("In whole instances")),
+        Column(say("Paid back"), say("months")),
     )
     rows = []
     for name, arm in found["arms"].items():
@@ -168,11 +186,11 @@ def _money(result: Mapping[str, Any]) -> Titled | None:
             Cell(money(arm["cost_per_million"]["after"])),
             Cell(money(arm["saving_per_month"]), (interval(arm["saving_per_month_ci"], money),)),
             Cell(money(arm["saving_per_month_whole_instances"])),
-            Cell("never" if months is None else f"{months:.1f}"),
+            Cell(say("never") if months is None else f"{months:.1f}"),
         )
-        rows.append(Row(name, label(name), f"on {arm['engine']}", cells))
-    note = f"From measured times and these numbers: {plain(found['terms'])}."
-    return Titled("Money", note, Table(columns, tuple(rows)))
+        rows.append(Row(name, label(name), say("on {engine}", engine=arm["engine"]), cells))
+    note = say("From measured times and these numbers: {terms}.", terms=plain(found["terms"]))
+    return Titled("money", say("Money"), note, Table(columns, tuple(rows)))
 
 
 def _sensitivity(result: Mapping[str, Any]) -> Titled | None:
@@ -184,21 +202,25 @@ def _sensitivity(result: Mapping[str, Any]) -> Titled | None:
     rows = [
         Row(
             "",
-            plain(row["name"]).replace("_", " "),
+            named(plain(row["name"]).replace("_", " ")),
             "",
             tuple(
-                Cell(terms.money(saving), (f"at {significant(value)}",))
+                Cell(terms.money(saving), (say("at {value}", value=significant(value)),))
                 for value, saving in zip(row["values"], row["savings"], strict=True)
             ),
         )
         for row in found["arms"][name]["sensitivity"]
     ]
-    note = f"Saving per month of {label(name)} with one number halved or doubled, or at its interval's ends."
-    return Titled("Money, if", note, Table((Column("Low"), Column("High")), tuple(rows)))
+    note = say(
+        "Saving per month of {arm} with one number halved or doubled, or at its interval's ends.",
+        arm=label(name),
+    )
+    columns = (Column(say("Low")), Column(say("High")))
+    return Titled("sensitivity", say("Money, if"), note, Table(columns, tuple(rows)))
 
 
 def _money_of(terms: Economics, amount: float | None) -> str:
-    return terms.money(amount) if known(amount) else MISSING
+    return terms.money(amount) if known(amount) else say(MISSING)
 
 
 def _energy(result: Mapping[str, Any]) -> Titled | None:
@@ -210,9 +232,9 @@ def _energy(result: Mapping[str, Any]) -> Titled | None:
             arm["name"],
             label(arm["name"]),
             "",
-            (Cell(f"{significant(arm['energy']['kwh_per_million'])} kWh", (arm["energy"]["label"],)),),
+            (Cell(f"{significant(arm['energy']['kwh_per_million'])} kWh", (named(arm["energy"]["label"]),)),),
         )
         for arm in arms
     ]
-    note = f"In eager torch, by {arms[0]['energy']['by']}."
-    return Titled("Energy", note, Table((Column("A million inferences"),), tuple(rows)))
+    note = say("In eager torch, by {source}.", source=arms[0]["energy"]["by"])
+    return Titled("energy", say("Energy"), note, Table((Column(say("A million inferences")),), tuple(rows)))

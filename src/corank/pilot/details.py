@@ -17,6 +17,8 @@ from corank.pilot.formats import (
 )
 from corank.pilot.metric import score_of
 from corank.pilot.tables import Cell, Column, Row, Table, label
+from corank.wording import say
+from corank.wording.catalogue import reason
 
 
 def cut_arms(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -41,35 +43,37 @@ def layer_table(result: Mapping[str, Any]) -> tuple[tuple[str, ...], Table]:
         has its reason across the last three of the arm's columns.
     """
     arms = cut_arms(result)
-    four = (Column("Spectral rank"), Column("Plan rank"), Column("Error"), Column("MACs"))
+    four = tuple(map(Column, (say("Spectral rank"), say("Plan rank"), say("Error"), say("MACs"))))
     rows = []
     for name in layer_names(arms):
         found = [find_layer(arm, name) for arm in arms]
         first = next(layer for layer in found if layer is not None)
         full = first.get("full_rank")
-        cells = [Cell(MISSING if full is None else str(full))]
+        cells = [Cell(say(MISSING) if full is None else str(full))]
         for layer in found:
             cells += _layer(layer)
         rows.append(Row("", name, str(first.get("kind") or ""), tuple(cells)))
-    columns = (Column("Full rank"), *(column for _ in arms for column in four))
+    columns = (Column(say("Full rank")), *(column for _ in arms for column in four))
     return tuple(arm["name"] for arm in arms), Table(columns, tuple(rows))
 
 
 def _layer(layer: Mapping[str, Any] | None) -> list[Cell]:
     if layer is None:
-        return [Cell("not in this arm", span=4)]
+        return [Cell(say("not in this arm"), span=4)]
     spectral = layer.get("spectral_rank")
-    cells = [Cell(MISSING if spectral is None else str(spectral))]
+    cells = [Cell(say(MISSING) if spectral is None else str(spectral))]
     if layer.get("plan_rank") is None:
-        return [*cells, Cell("left alone", (str(layer.get("reason") or "no reason given"),), span=3)]
-    said = tuple(str(layer[key]) for key in ("method", "reason") if layer.get(key))
+        why = layer.get("reason")
+        told = reason(str(why)) if why else say("no reason given")
+        return [*cells, Cell(say("left alone"), (told,), span=3)]
+    said = tuple(reason(str(layer[key])) for key in ("method", "reason") if layer.get(key))
     before, after = layer.get("macs") or (None, None)
     unit = scale_of((before, after), COUNTS)
     return [
         *cells,
-        Cell(f"{layer['plan_rank']} of {layer['full_rank']}", said),
+        Cell(say("{kept} of {full}", kept=layer["plan_rank"], full=layer["full_rank"]), said),
         Cell(significant(layer.get("error"), 2)),
-        Cell(scaled(after, unit), (f"of {scaled(before, unit)}",)),
+        Cell(scaled(after, unit), (say("of {whole}", whole=scaled(before, unit)),)),
     ]
 
 
@@ -85,8 +89,18 @@ def seed_table(result: Mapping[str, Any]) -> Table | None:
         cells = _spread(figures.get("accuracy"), len(seeds), score.form, score.unit)
         rows.append(Row(name, label(name), score.name, cells))
         for engine, values in (figures.get("speedup") or {}).items():
-            rows.append(Row(name, label(name), f"speedup, {engine}", _spread(values, len(seeds), times, "×")))
-    return Table((*(Column(f"Seed {seed}") for seed in seeds), Column("Lowest to highest")), tuple(rows))
+            rows.append(
+                Row(
+                    name,
+                    label(name),
+                    say("speedup, {engine}", engine=engine),
+                    _spread(values, len(seeds), times, "×"),
+                )
+            )
+    return Table(
+        (*(Column(say("Seed {seed}", seed=seed)) for seed in seeds), Column(say("Lowest to highest"))),
+        tuple(rows),
+    )
 
 
 def _spread(

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from corank.extras import import_extra
 from corank.pilot.svg import inline
@@ -163,6 +164,15 @@ def write(
 def mark(ax: Axes, x: float, y: float, style: Look) -> None:
     """Put an arm's mark at a point."""
     ax.plot([x], [y], style.marker, color=style.colour, ms=8, mec=PALETTE["paper"], mew=1)
+
+
+def breadth(text: str) -> float:
+    """Return how many Latin letters wide a text is; a Japanese one is as wide as two.
+
+    >>> breadth("rank"), breadth("階数")
+    (4, 4)
+    """
+    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def words(text: str, limit: int = 200) -> str:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
-MISSING = "not measured"
+from corank.wording import mark, say
+
+MISSING = mark("not measured")
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -43,7 +45,7 @@ def significant(x: float | None, digits: int = 3) -> str:
     ('0.412', '12.3', '1,234')
     """
     if not known(x):
-        return MISSING
+        return say(MISSING)
     decimals = digits if x == 0 else max(0, digits - 1 - math.floor(math.log10(abs(x))))
     return f"{x:,.{0 if x == 0 else decimals}f}".replace("-", MINUS)
 
@@ -55,7 +57,7 @@ def scaled(x: float | None, scale: Scale) -> str:
     ('1.23 M', '4.00 KiB')
     """
     if not known(x):
-        return MISSING
+        return say(MISSING)
     if scale.divisor == 1:
         return f"{x:,.0f}{scale.unit}"
     return significant(x / scale.divisor) + scale.unit
@@ -67,7 +69,7 @@ def percent(x: float | None, digits: int = 1) -> str:
     >>> percent(0.98123), percent(0.0625, 2)
     ('98.1%', '6.25%')
     """
-    return f"{x * 100:.{digits}f}%".replace("-", MINUS) if known(x) else MISSING
+    return f"{x * 100:.{digits}f}%".replace("-", MINUS) if known(x) else say(MISSING)
 
 
 def points(x: float | None, digits: int = 1) -> str:
@@ -77,7 +79,7 @@ def points(x: float | None, digits: int = 1) -> str:
     ('−0.3', '+0.3', '0.0')
     """
     if not known(x):
-        return MISSING
+        return say(MISSING)
     text = f"{abs(x) * 100:.{digits}f}"
     if float(text) == 0:
         return text
@@ -90,7 +92,7 @@ def times(x: float | None) -> str:
     >>> times(1.8437), times(12.34)
     ('1.84×', '12.3×')
     """
-    return f"{x:.{2 if abs(x) < 10 else 1}f}×" if known(x) else MISSING
+    return say("{ratio}×", ratio=f"{x:.{2 if abs(x) < 10 else 1}f}") if known(x) else say(MISSING)
 
 
 def milliseconds(x: float | None) -> str:
@@ -99,7 +101,7 @@ def milliseconds(x: float | None) -> str:
     >>> milliseconds(0.41234)
     '0.412 ms'
     """
-    return f"{significant(x)} ms" if known(x) else MISSING
+    return f"{significant(x)} ms" if known(x) else say(MISSING)
 
 
 def duration(x: float | None) -> str:
@@ -109,14 +111,14 @@ def duration(x: float | None) -> str:
     ('4.3 s', '3 min 12 s', '1 h 05 min')
     """
     if not known(x):
-        return MISSING
+        return say(MISSING)
     if x < 59.95:
-        return f"{x:.1f} s"
+        return say("{seconds} s", seconds=f"{x:.1f}")
     whole = round(x)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+        return say("{minutes} min {seconds} s", minutes=whole // 60, seconds=f"{whole % 60:02d}")
     minutes = round(x / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    return say("{hours} h {minutes} min", hours=minutes // 60, minutes=f"{minutes % 60:02d}")
 
 
 def interval(pair: Sequence[float | None] | None, form: Callable[[float | None], str], unit: str = "") -> str:
@@ -126,9 +128,9 @@ def interval(pair: Sequence[float | None] | None, form: Callable[[float | None],
     ('96.2 to 99.1%', '−1.1 to +0.5', 'not measured')
     """
     if pair is None or len(pair) != 2 or not all(known(x) for x in pair):
-        return MISSING
+        return say(MISSING)
     low, high = (form(x) for x in pair)
-    return f"{low.removesuffix(unit)} to {high}"
+    return say("{low} to {high}", low=low.removesuffix(unit), high=high)
 
 
 def listing(parts: Iterable[object]) -> str:
@@ -138,7 +140,7 @@ def listing(parts: Iterable[object]) -> str:
     ('a', 'a, b and c')
     """
     *head, last = [str(part) for part in parts] or [""]
-    return f"{', '.join(head)} and {last}" if head else last
+    return say("{head} and {last}", head=say(", ").join(head), last=last) if head else last
 
 
 def plain(x: Any) -> str:
@@ -148,13 +150,13 @@ def plain(x: Any) -> str:
     ('lr 0.05, nesterov yes, name SGD', '0, 1', 'not measured')
     """
     if x is None:
-        return MISSING
+        return say(MISSING)
     if isinstance(x, bool):
-        return "yes" if x else "no"
+        return say("yes") if x else say("no")
     if isinstance(x, float):
-        return f"{x:g}".replace("-", MINUS) if math.isfinite(x) else MISSING
+        return f"{x:g}".replace("-", MINUS) if math.isfinite(x) else say(MISSING)
     if isinstance(x, Mapping):
-        return ", ".join(f"{key} {plain(value)}" for key, value in x.items()) or "none"
+        return ", ".join(f"{key} {plain(value)}" for key, value in x.items()) or say("none")
     if isinstance(x, Sequence) and not isinstance(x, str | bytes):
-        return ", ".join(plain(value) for value in x) or "none"
+        return ", ".join(plain(value) for value in x) or say("none")
     return str(x)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from corank.pilot.formats import known, percent, points, significant
+from corank.wording import named, say
 
 Form = Callable[[float | None], str]
 
@@ -35,11 +36,11 @@ class Score:
 def score_of(result: Mapping[str, Any]) -> Score:
     """Return how the deciding metric of a result is written; accuracy in percent where nothing is said."""
     metric = result["protocol"].get("metric") or {}
-    name, higher = str(metric.get("name", "accuracy")), bool(metric.get("higher_is_better", True))
+    name, higher = named(str(metric.get("name", "accuracy"))), bool(metric.get("higher_is_better", True))
     if metric.get("share", True):
         digits = accuracy_digits(result)
         return Score(
-            name, partial(percent, digits=digits), partial(points, digits=digits), "%", "points", higher
+            name, partial(percent, digits=digits), partial(points, digits=digits), "%", say("points"), higher
         )
     return Score(name, significant, _signed, "", "", higher)
 

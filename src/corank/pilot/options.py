@@ -41,7 +41,8 @@ class TrialOptions:
     training; networks are judged and timed in float32. With `distill` every arm of a classification, dense
     too, follows its own network as it was at the cut while it trains on after it. `drift` also measures
     every arm on final images that were made worse, `energy` estimates what an inference takes, and `folds`,
-    where it is not 0, trains every arm again on so many splits of train and dev.
+    where it is not 0, trains every arm again on so many splits of train and dev. `front` are other shares for
+    the target: the network that the page is about is cut to each of them, too, and recovered as it is.
     """
 
     arms: tuple[str, ...] = ("dense", "lowrank", "force")
@@ -69,6 +70,7 @@ class TrialOptions:
     drift: bool = False
     energy: bool = False
     folds: int = 0
+    front: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in _EPOCHS.items():
@@ -108,6 +110,11 @@ class TrialOptions:
                 f"arms: allowed are dense and one or more of {', '.join(list(ARMS)[1:])}; "
                 f"got {', '.join(self.arms) or 'none'}. Every arm is compared with dense."
             )
+        _require_unlike("front", self.front)
+        for depth in self.front:
+            if isinstance(depth, bool) or not isinstance(depth, int | float) or not 0 < depth < 1:
+                raise CorankError(f"front: allowed are shares in (0, 1), got {depth!r}.")
+            self.target.at(depth)
         require_choice("kind", self.kind, KINDS)
         if not self.backends:
             raise CorankError("backends: name at least one engine to time, such as torch.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from corank.pilot.drawing import PALETTE, TEXT, Frame, draw, grid, look, mark, titles, words, write
+from corank.pilot.drawing import PALETTE, TEXT, Frame, breadth, draw, grid, look, mark, titles, words, write
 from corank.pilot.formats import interval, known, milliseconds, percent
 from corank.pilot.metric import score_of
 from corank.pilot.placement import Box, place
 from corank.pilot.tables import label
+from corank.wording import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,9 @@ def accuracy_latency(result: Mapping[str, Any], engine: str, key: str) -> str | 
         ax.set_ylim(min(lows) - 0.22 * room, max(highs) + 0.22 * room)
         ax.yaxis.set_major_formatter(lambda y, _: _tick(y, room) if score.unit else form(y))
         grid(ax, "y")
-        titles(ax, words(f"{score.title} on {engine}", 36), "latency, ms")
+        titles(
+            ax, words(say("{metric} on {engine}", metric=score.title, engine=engine), 36), say("latency, ms")
+        )
         for arm, x, (left, right), y, (low, high) in dots:
             style = look(arm["name"])
             ax.plot([left, right], [y, y], color=style.colour, solid_capstyle="butt")
@@ -48,13 +51,17 @@ def accuracy_latency(result: Mapping[str, Any], engine: str, key: str) -> str | 
         _label(ax, [(arm["name"], x, low, high) for arm, x, _, _, (low, high) in dots])
 
     said = [
-        f"{label(arm['name'])}: {form(y)} "
-        f"(95% interval {interval(arm.get('accuracy_ci'), form, score.unit)}) at {milliseconds(x)}"
+        say(
+            "{arm}: {value} (95% interval {interval}) at {latency}",
+            arm=label(arm["name"]),
+            value=form(y),
+            interval=interval(arm.get("accuracy_ci"), form, score.unit),
+            latency=milliseconds(x),
+        )
         for arm, x, _, y, _ in dots
     ]
-    return draw(
-        key, Frame(360, 270), paint, title=f"{score.title} against latency on {engine}", text="; ".join(said)
-    )
+    title = say("{metric} against latency on {engine}", metric=score.title, engine=engine)
+    return draw(key, Frame(360, 270), paint, title=title, text="; ".join(said))
 
 
 def _tick(y: float, room: float) -> str:
@@ -75,7 +82,7 @@ def _label(ax: Axes, marks: Sequence[tuple[str, float, float, float]]) -> None:
         (px, bottom), (_, top) = ax.transData.transform([(x, low), (x, high)]) - corner
         boxes.append(Box(px - 5, bottom, px + 5, top))
     names = [words(label(arm), 32) for arm, *_ in marks]
-    sizes = [(0.58 * TEXT * len(name), TEXT) for name in names]
+    sizes = [(0.58 * TEXT * breadth(name), TEXT) for name in names]
     room = Box(0, 2, ax.bbox.width + 10, ax.bbox.height)
     for (arm, *_), name, box in zip(marks, names, place(boxes, sizes, room), strict=True):
         write(ax, name, (0, 0), ((box.left + box.right) / 2, box.bottom + 2), look(arm).colour, "center")
@@ -101,19 +108,28 @@ def history(result: Mapping[str, Any], key: str) -> str | None:
         grid(ax, "y")
         for cut in cuts:
             ax.axvline(cut + 0.5, color=PALETTE["muted"], lw=1)
-            write(ax, "cut", ((cut + 0.5) / ax.get_xlim()[1], 0), (-5, 6), PALETTE["muted"], "right")
+            write(ax, say("cut"), ((cut + 0.5) / ax.get_xlim()[1], 0), (-5, 6), PALETTE["muted"], "right")
         for arm, xs, ys in lines:
             style = look(arm["name"])
             ax.plot(xs, ys, ls=style.dash, color=style.colour)
             mark(ax, xs[-1], ys[-1], style)
         ax.locator_params(axis="x", integer=True)
-        titles(ax, words(f"{score.title} on the dev samples", 36), "epoch")
+        titles(ax, words(say("{metric} on the dev samples", metric=score.title), 36), say("epoch"))
 
     score = score_of(result)
     form = score.form
-    said = [f"{label(arm['name'])} ends at {form(ys[-1])} after epoch {xs[-1]}" for arm, xs, ys in lines]
-    said += [f"the cut comes after epoch {cut}" for cut in cuts]
-    return draw(key, Frame(360, 270), paint, title=f"{score.title} during training", text="; ".join(said))
+    said = [
+        say(
+            "{arm} ends at {value} after epoch {epoch}",
+            arm=label(arm["name"]),
+            value=form(ys[-1]),
+            epoch=xs[-1],
+        )
+        for arm, xs, ys in lines
+    ]
+    said += [say("the cut comes after epoch {epoch}", epoch=cut) for cut in cuts]
+    title = say("{metric} during training", metric=score.title)
+    return draw(key, Frame(360, 270), paint, title=title, text="; ".join(said))
 
 
 def _cut_epoch(arm: Arm) -> int | None:

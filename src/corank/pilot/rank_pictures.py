@@ -12,6 +12,7 @@ from corank.pilot.details import cut_arms, find_layer, layer_names
 from corank.pilot.drawing import PALETTE, SMALL, Frame, draw, grid, look, mark, titles, words
 from corank.pilot.formats import MISSING, known
 from corank.pilot.tables import label
+from corank.wording import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,19 +48,27 @@ def ranks(result: Mapping[str, Any], arm: Arm, key: str) -> str | None:
         ax.set_yticks(range(len(names)), [words(name, 20) for name in names], size=SMALL)
         ax.locator_params(axis="x", integer=True)
         ax.spines["left"].set_visible(False)
-        titles(ax, label(arm["name"]), "rank")
+        titles(ax, label(arm["name"]), say("rank"))
 
     said = "; ".join(
-        f"{name}: full {layer['full_rank']}, spectral {_or_missing(layer.get('spectral_rank'))}, "
-        + (f"kept {layer['plan_rank']}" if known(layer.get("plan_rank")) else "left alone")
+        say(
+            "{layer}: full {full}, spectral {spectral}, {kept}",
+            layer=name,
+            full=layer["full_rank"],
+            spectral=_or_missing(layer.get("spectral_rank")),
+            kept=say("kept {rank}", rank=layer["plan_rank"])
+            if known(layer.get("plan_rank"))
+            else say("left alone"),
+        )
         for name, layer in found.items()
     )
     frame = Frame(360, 62 + 20 * len(names), left=16 + 0.56 * SMALL * max(len(words(n, 20)) for n in names))
-    return draw(key, frame, paint, title=f"Rank of each layer, {label(arm['name'])}", text=said)
+    title = say("Rank of each layer, {arm}", arm=label(arm["name"]))
+    return draw(key, frame, paint, title=title, text=said)
 
 
 def _or_missing(x: float | None) -> str:
-    return str(x) if known(x) else MISSING
+    return str(x) if known(x) else say(MISSING)
 
 
 def spectrum_arms(result: Mapping[str, Any]) -> list[Arm]:
@@ -124,12 +133,17 @@ def spectrum(result: Mapping[str, Any], name: str, key: str) -> str:
         titles(ax, words(name, 20), "")
 
     said = "; ".join(
-        f"{label(arm['name'])}: number {len(values) // 2 + 1} of {len(values)} "
-        f"is {values[len(values) // 2]:.2g} of the largest"
+        say(
+            "{arm}: number {number} of {all} is {value} of the largest",
+            arm=label(arm["name"]),
+            number=len(values) // 2 + 1,
+            all=len(values),
+            value=f"{values[len(values) // 2]:.2g}",
+        )
         for arm, values in lines
     )
     frame = Frame(172, 155, left=48, right=8, bottom=22)
-    return draw(key, frame, paint, title=f"Singular values of {name}", text=said)
+    return draw(key, frame, paint, title=say("Singular values of {layer}", layer=name), text=said)
 
 
 def _outline(x: float, y: float, side: float) -> tuple[list[float], list[float]]:
@@ -161,5 +175,11 @@ def basis_filters(arm: Arm, key: str) -> str | None:
 
     total = len(found["filters"])
     frame = Frame(360, 30 + 44 * lines, left=4, right=4, bottom=2, top=28)
-    text = f"{total} filters of {found.get('layer')} as grey images, the first {len(images)} shown"
-    return draw(key, frame, paint, title=f"Basis filters, {label(arm['name'])}", text=text)
+    text = say(
+        "{all} filters of {layer} as grey images, the first {shown} shown",
+        all=total,
+        layer=found.get("layer"),
+        shown=len(images),
+    )
+    title = say("Basis filters, {arm}", arm=label(arm["name"]))
+    return draw(key, frame, paint, title=title, text=text)

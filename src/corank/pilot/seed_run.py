@@ -16,6 +16,7 @@ from corank.pilot.arm import Arm
 from corank.pilot.arms import Trainer
 from corank.pilot.drift import measure_drift
 from corank.pilot.energy import measure_energy
+from corank.pilot.front import make_points, record_front
 from corank.pilot.options import ARMS, TrialOptions
 from corank.pilot.overhead import force_overhead
 from corank.pilot.problem import Problem
@@ -35,6 +36,7 @@ class Run:
     terms: dict[str, Any]
     metric: dict[str, Any]
     samples: dict[str, Tensor]
+    front: dict[str, Any] | None = None
 
 
 def run_seed(
@@ -49,7 +51,8 @@ def run_seed(
 
     Args:
         problem, options, table: of the trial.
-        seed: of this run; drift and energy are measured for the first alone, whose figures are told.
+        seed: of this run; drift, energy and the front are measured for the first alone, whose figures are
+            told.
         folder: of this seed.
         progress: show bars on a terminal, log lines elsewhere.
     """
@@ -60,10 +63,12 @@ def run_seed(
     start = trainer.make_start()
     names = [name for name in ARMS if name in options.arms]
     trained = [trainer.make_arm(name, start) for name in names]
+    fronted = bool(options.front) and seed == options.seeds[0]
+    points = make_points(trainer, start) if fronted else []
     task = problem.make_task(seed)
     scores = {arm.name: measure(arm.model, task, "final") for arm in trained}
     result = bench(
-        {arm.name: arm.model for arm in trained},
+        {arm.name: arm.model for arm in (*trained, *points)},
         task.example,
         backends=options.backends,
         threads=options.threads or torch.get_num_threads(),
@@ -93,7 +98,8 @@ def run_seed(
         record["force_overhead"] = overhead and overhead[0]
         record["force_overhead_ci"] = overhead and list(overhead[1])
     metric = _metric(scores["dense"])
-    run = Run(records, _terms(result), metric, sample_columns(scores, metric["share"]))
+    front = record_front(trained, points, task, result, options) if fronted else None
+    run = Run(records, _terms(result), metric, sample_columns(scores, metric["share"]), front)
     write_state(folder / "done.safetensors", asdict(run))
     return run
 

@@ -13,8 +13,8 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 def inline(svg: str, key: str, palette: Mapping[str, str], *, title: str, text: str) -> str:
     """Rewrite a stand-alone SVG file for use inside a page.
 
-    Namespaces, metadata and the style element (which would restyle the page) go; ids that are used get
-    the prefix `key`, the others go; fonts are the page's.
+    Namespaces, metadata and the style element (which would restyle the page) go; ids that are used, and
+    those of rings, which the page shows and hides, get the prefix `key`; the others go; fonts are the page's.
 
     Args:
         svg: a whole file, as matplotlib writes it.
@@ -64,7 +64,7 @@ def _local(name: str) -> str:
 
 def _attribute(name: str, value: str, key: str, used: set[str], variables: Mapping[str, str]) -> str | None:
     if name == "id":
-        return f"{key}-{value}" if value in used else None
+        return f"{key}-{value}" if value in used or value.startswith("ring") else None
     if name == "href":
         return f"#{key}-{value[1:]}" if value.startswith("#") else "".join(value.split())
     if name == "transform" and value.startswith("rotate(-0 "):

@@ -23,15 +23,16 @@ from corank.pilot.formats import (
     times,
 )
 from corank.pilot.metric import Score, score_of
+from corank.wording import mark, named, say
 
 LABELS = {
-    "dense": "Dense",
-    "lowrank": "Low rank",
-    "force": "Force + low rank",
-    "force_plan": "Force towards the plan + low rank",
+    "dense": mark("Dense"),
+    "lowrank": mark("Low rank"),
+    "force": mark("Force + low rank"),
+    "force_plan": mark("Force towards the plan + low rank"),
 }
 FORCED = ("force", "force_plan")
-REFERENCE = "reference"
+REFERENCE = mark("reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Cell:
     @property
     def soft(self) -> bool:
         """Whether the value is no figure, and should not stand out as one."""
-        return self.value in (MISSING, REFERENCE) or self.span > 1
+        return self.value in (say(MISSING), say(REFERENCE)) or self.span > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,25 @@ def label(name: str) -> str:
     >>> label("force"), label("mine")
     ('Force + low rank', 'mine')
     """
-    return LABELS.get(name, name)
+    return say(LABELS[name]) if name in LABELS else name
 
 
 def engines(result: Mapping[str, Any]) -> list[str]:
     """Return every engine that any arm was timed on, in the order of the result."""
     found = (e for arm in result["arms"] for key in ("latency_ms", "speedup") for e in arm.get(key) or {})
     return list(dict.fromkeys(found))
+
+
+def column_keys(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what each column of the main table holds: a field of the result, or an engine."""
+    sizes = ("macs", "params", "bytes", "peak_memory", "training_seconds")
+    return ("accuracy", "difference", *engines(result), *sizes)
+
+
+def cell_id(result: Mapping[str, Any], arm: str, key: str) -> str:
+    """Return the anchor of a figure in the main table, made of its place: names may be anything."""
+    row = [one["name"] for one in result["arms"]].index(arm)
+    return f"arm{row}-{column_keys(result).index(key)}"
 
 
 def arm_table(result: Mapping[str, Any]) -> Table:
@@ -98,21 +111,24 @@ def arm_table(result: Mapping[str, Any]) -> Table:
     units["peak_memory"] = scale_of(peaks, BYTES)
     names = engines(result)
     columns = (
-        Column(score.title, "95% interval"),
-        Column("Difference", f"{score.steps}, 95% interval" if score.steps else "95% interval"),
-        *(Column(engine, "speedup; latency, p5 to p95") for engine in names),
-        Column("MACs", "of\N{NO-BREAK SPACE}dense"),
-        Column("Parameters", "of\N{NO-BREAK SPACE}dense"),
-        Column("File size", "of\N{NO-BREAK SPACE}dense"),
-        Column("Peak memory", "by engine"),
-        Column("Training", "time"),
+        Column(score.title, say("95% interval")),
+        Column(
+            say("Difference"),
+            say("{steps}, 95% interval", steps=score.steps) if score.steps else say("95% interval"),
+        ),
+        *(Column(engine, say("speedup; latency, p5 to p95")) for engine in names),
+        Column(say("MACs"), say("of\N{NO-BREAK SPACE}dense")),
+        Column(say("Parameters"), say("of\N{NO-BREAK SPACE}dense")),
+        Column(say("File size"), say("of\N{NO-BREAK SPACE}dense")),
+        Column(say("Peak memory"), say("by engine")),
+        Column(say("Training"), say("time")),
     )
     dense = reference_arm(result)
     rows = (
         Row(
             arm["name"],
             label(arm["name"]),
-            f"{arm['epochs']} epochs" if known(arm.get("epochs")) else "",
+            say("{epochs} epochs", epochs=arm["epochs"]) if known(arm.get("epochs")) else "",
             (
                 _accuracy(arm, score),
                 _difference(arm, dense, score),
@@ -140,7 +156,7 @@ def metric_table(result: Mapping[str, Any]) -> Table | None:
             notes = [] if found.get("ci") is None else [interval(found["ci"], significant)]
             cells.append(Cell(significant(found.get("value"), 4), tuple(notes)))
         rows.append(Row(arm["name"], label(arm["name"]), "", tuple(cells)))
-    return Table(tuple(Column(name) for name in names), tuple(rows))
+    return Table(tuple(Column(named(name)) for name in names), tuple(rows))
 
 
 def reason(arm: Mapping[str, Any], *path: str) -> tuple[str, ...]:
@@ -153,19 +169,19 @@ def reason(arm: Mapping[str, Any], *path: str) -> tuple[str, ...]:
 def _accuracy(arm: Mapping[str, Any], score: Score) -> Cell:
     form = score.form
     if not known(arm.get("accuracy")):
-        return Cell(MISSING, reason(arm, "accuracy"))
+        return Cell(say(MISSING), reason(arm, "accuracy"))
     notes = [interval(arm.get("accuracy_ci"), form, score.unit)]
     if known(arm.get("accuracy_after_cut")):
-        notes.append(f"{form(arm['accuracy_after_cut'])} right after the cut")
+        notes.append(say("{value} right after the cut", value=form(arm["accuracy_after_cut"])))
     return Cell(form(arm["accuracy"]), tuple(notes))
 
 
 def _difference(arm: Mapping[str, Any], dense: Mapping[str, Any] | None, score: Score) -> Cell:
     if arm is dense:
-        return Cell(REFERENCE)
+        return Cell(say(REFERENCE))
     form = score.change
     if not known(arm.get("accuracy_difference")):
-        return Cell(MISSING, reason(arm, "accuracy_difference"))
+        return Cell(say(MISSING), reason(arm, "accuracy_difference"))
     return Cell(form(arm["accuracy_difference"]), (interval(arm.get("accuracy_difference_ci"), form),))
 
 
@@ -173,16 +189,16 @@ def _engine(arm: Mapping[str, Any], dense: Mapping[str, Any] | None, engine: str
     speedup = (arm.get("speedup") or {}).get(engine)
     latency = (arm.get("latency_ms") or {}).get(engine)
     timed = [
-        milliseconds(latency) if known(latency) else f"latency {MISSING}",
+        milliseconds(latency) if known(latency) else say("latency not measured"),
         *reason(arm, "latency_ms", engine),
     ]
     spread = (arm.get("latency_p5_p95") or {}).get(engine)
     if spread is not None:
         timed.append(interval(spread, milliseconds, " ms"))
     if arm is dense:
-        return Cell(REFERENCE, tuple(timed))
+        return Cell(say(REFERENCE), tuple(timed))
     if not known(speedup):
-        return Cell(MISSING, (*reason(arm, "speedup", engine), *timed))
+        return Cell(say(MISSING), (*reason(arm, "speedup", engine), *timed))
     sure = interval((arm.get("speedup_ci") or {}).get(engine), times, "×")
     return Cell(times(speedup), (sure, *timed))
 
@@ -190,7 +206,7 @@ def _engine(arm: Mapping[str, Any], dense: Mapping[str, Any] | None, engine: str
 def _size(arm: Mapping[str, Any], dense: Mapping[str, Any] | None, key: str, unit: Scale) -> Cell:
     size = arm.get(key)
     if not known(size):
-        return Cell(MISSING, reason(arm, key))
+        return Cell(say(MISSING), reason(arm, key))
     whole = dense.get(key) if dense is not None and dense is not arm else None
     return Cell(scaled(size, unit), (percent(size / whole, 0),) if known(whole) and whole else ())
 
@@ -198,7 +214,7 @@ def _size(arm: Mapping[str, Any], dense: Mapping[str, Any] | None, key: str, uni
 def _memory(arm: Mapping[str, Any], names: Sequence[str], unit: Scale) -> Cell:
     peaks = arm.get("peak_memory") or {}
     if not any(known(peaks.get(engine)) for engine in names):
-        return Cell(MISSING, reason(arm, "peak_memory"))
+        return Cell(say(MISSING), reason(arm, "peak_memory"))
     notes = []
     for engine in names:
         why = reason(arm, "peak_memory", engine) if not known(peaks.get(engine)) else ()
@@ -210,10 +226,12 @@ def _training(arm: Mapping[str, Any]) -> Cell:
     overhead = arm.get("force_overhead")
     if known(overhead):
         sure = arm.get("force_overhead_ci")
-        reach = f", {interval(sure, percent, '%')}" if sure else ""
-        notes: tuple[str, ...] = (f"force adds {percent(overhead)}{reach}",)
+        added = percent(overhead)
+        if sure:
+            added = say("{first}, {second}", first=added, second=interval(sure, percent, "%"))
+        notes: tuple[str, ...] = (say("force adds {added}", added=added),)
     elif arm["name"] in FORCED:
-        notes = (f"force overhead {MISSING}", *reason(arm, "force_overhead"))
+        notes = (say("force overhead not measured"), *reason(arm, "force_overhead"))
     else:
         notes = ()
     seconds = arm.get("training_seconds")
@@ -236,9 +254,12 @@ def metrics_to_markdown(result: Mapping[str, Any]) -> str:
     return "" if table is None else to_markdown_table(table)
 
 
-def to_markdown_table(table: Table, first: str = "Arm") -> str:
-    """Write a table in Markdown, ending in a newline; `first` heads the names of the rows."""
-    head = [first, *(f"{c.title} ({c.hint})" if c.hint else c.title for c in table.columns)]
+def to_markdown_table(table: Table, first: str | None = None) -> str:
+    """Write a table in Markdown, ending in a newline; `first` heads the names of the rows, or "Arm"."""
+    head = [
+        say("Arm") if first is None else first,
+        *(f"{c.title} ({c.hint})" if c.hint else c.title for c in table.columns),
+    ]
     body = [
         [row.title + (f" ({row.note})" if row.note else ""), *map(_flat, row.cells)] for row in table.rows
     ]

@@ -35,6 +35,7 @@ from corank.pilot.samples import samples_to_csv
 from corank.pilot.seed_run import Run, run_seed
 from corank.pilot.times import measure_times
 from corank.planning import plan
+from corank.wording.catalogue import require_language
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def run_trial(
     again: bool = False,
     policy: Policy | None = None,
     economics: Economics | None = None,
+    lang: str | None = None,
 ) -> dict[str, Any]:
     """Run all arms for every seed and write `pilot.json`, `report.html`, models, plans and samples.
 
@@ -68,18 +70,21 @@ def run_trial(
         again: replace a finished trial in the folder.
         policy: the terms of the decision; None is the default, or what a finished trial was decided by.
         economics: the user's numbers, for what it saves; None leaves money out, or keeps it.
+        lang: of the page, `en` or `ja`; pilot.json stays in English. None is English, or keeps the page of a
+            finished trial.
     Returns: what `pilot.json` holds.
     Raises: CorankError, before any work for what can be known then; for what cannot be trained, cut, measured
         or written; for a folder that is in use or holds another trial.
     """
     if problem.make_start is not None:
         options = replace(options, shared=0)
+    require_language(lang or "en")
     identity = identity_of(problem, options.to_dict())
     if not again and (result := finished(out, identity)) is not None:
         logger.info("%s: this trial is done already; --again runs it anew", out)
         before = json.dumps(result)
-        if json.dumps(conclude(result, policy, economics)) != before:
-            write_files(result, out)
+        if json.dumps(conclude(result, policy, economics)) != before or lang is not None:
+            write_files(result, out, lang or "en")
         return result
     require_terms(options.arms, options.backends, policy, economics)
     require_folds(problem, options)
@@ -94,7 +99,7 @@ def run_trial(
         folds = run_folds(problem, options, work, table, progress)
         started = {"command": command, "identity": identity, "folds": folds}
         result = conclude(_describe(out, work, problem, options, runs, started), policy, economics)
-        write_files(result, out)
+        write_files(result, out, lang or "en")
         close_work(work)
     return result
 
@@ -117,13 +122,14 @@ def _measure_table(
         threads=options.threads,
         progress=progress,
     )
-    plan(model, first_rules(options.target.rules), example=example, table=table, exclude=problem.keep)
+    for target in (options.target, *map(options.target.at, options.front)):
+        plan(model, first_rules(target.rules), example=example, table=table, exclude=problem.keep)
     return table
 
 
-def write_files(result: dict[str, Any], out: Path) -> None:
+def write_files(result: dict[str, Any], out: Path, lang: str = "en") -> None:
     """Write the page, then pilot.json, by which a trial counts as finished."""
-    write_report(result, out / "report.html")
+    write_report(result, out / "report.html", lang)
     write_text(out / "pilot.json", json.dumps(result, indent=1))
 
 
@@ -146,6 +152,7 @@ def _describe(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "protocol": _protocol(problem, options, first),
         "arms": first.records,
+        "front": first.front,
         "spread": _spread(options, [run.records for run in runs]) if len(runs) > 1 else None,
     }
 
