@@ -19,7 +19,20 @@ def _corank(*words, **options):
 
 @pytest.mark.parametrize(
     "verb",
-    ["headroom", "table", "plan", "compress", "apply", "sparsify", "pilot", "report", "gate", "bundle", "serve", "rollout"],
+    [
+        "headroom",
+        "table",
+        "plan",
+        "compress",
+        "apply",
+        "sparsify",
+        "pilot",
+        "report",
+        "gate",
+        "bundle",
+        "serve",
+        "rollout",
+    ],
 )
 def test_every_verb_has_help_with_an_example(verb):
     done = _corank(verb, "--help")
