@@ -16,6 +16,11 @@ HEAVY = (
     "matplotlib",
     "sklearn",
     "optuna",
+    "tensorboard",
+    "mlflow",
+    "lightning",
+    "transformers",
+    "executorch",
 )
 
 
