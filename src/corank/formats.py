@@ -114,12 +114,13 @@ def write_executorch(program: ExportedProgram, path: Path) -> Written:
     runtime = import_extra("executorch.runtime", "executorch").Runtime.get()
     edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
     path.write_bytes(edge.to_executorch().buffer)
-    method = runtime.load_program(path.read_bytes()).load_method("forward")
+    loaded = runtime.load_program(path.read_bytes())
     signature = program.graph_signature
 
     def run(example: Example) -> list[Tensor]:
         inputs = [tensor.detach().cpu().contiguous() for tensor in tensors(example)]
-        return [output.clone() for output in method.execute(inputs)]  # the next run overwrites them
+        # a method alone does not keep the memory of its program alive
+        return list(loaded.load_method("forward").execute(inputs))
 
     return Written(run, tuple(map(str, signature.user_inputs)), tuple(map(str, signature.user_outputs)))
 

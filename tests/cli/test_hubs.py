@@ -8,7 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from corank import Plan
+from corank.cli import app
 from corank.cli.models import load_model, make_factory
 from corank.errors import CorankError, ExtraError
 
@@ -91,3 +94,22 @@ def test_timm_without_torchvision_says_so(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     with pytest.raises(ExtraError, match="timm needs torchvision"):
         load_model("timm:resnet18")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_text_model_is_planned_from_the_command_line(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers", reason="needs the extra `transformers`")
+    monkeypatch.chdir(tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained("bert")
+    shapes = ["--shape", "2,8:int", "--shape", "2,8:int"]
+    done = CliRunner().invoke(
+        app,
+        ["plan", "transformers:bert", *shapes, "--target", "energy=0.5", "--out", "plan.json"],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0, done.output
+    plan = Plan.from_json((tmp_path / "plan.json").read_text())
+    assert "encoder.layer.0.intermediate.dense" in plan.layers

@@ -111,16 +111,24 @@ def parse_shapes(shapes: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def make_example(shapes: Sequence[str]) -> tuple[Tensor, ...]:
-    """Make one random float32 input for each shape.
+    """Make one random input for each shape: float32, or with `:int` behind it token ids or a mask, 0 and 1.
 
     Raises: CorankError, for no shape or for what is none.
+
+    >>> [(tuple(one.shape), one.dtype) for one in make_example(["1,3,8,8", "1,16:int"])]
+    [((1, 3, 8, 8), torch.float32), ((1, 16), torch.int64)]
     """
     import torch
 
     if not shapes:
         raise CorankError("shape: give the shape of each input, such as --shape 1,3,224,224.")
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(shape, generator=generator) for shape in parse_shapes(shapes))
+    whole = [shape.endswith(":int") for shape in shapes]
+    sizes = parse_shapes([shape.removesuffix(":int") for shape in shapes])
+    return tuple(
+        torch.randint(2, size, generator=generator) if ids else torch.randn(size, generator=generator)
+        for size, ids in zip(sizes, whole, strict=True)
+    )
 
 
 def _said(error: BaseException) -> str:
