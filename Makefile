@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check format reproduce-fast clean
+.PHONY: demo test test-slow check format docs reproduce-fast clean
 
 demo: $(VENV)/.demo
 	$(BIN)/corank pilot --out demo --front 0.2 --again
@@ -30,6 +30,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The pages under docs/ and the reference out of the docstrings, as a site in site/.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # A bare `pip install torch` can bring gigabytes of CUDA: look at what pip would take, and where that is a
 # CUDA build, take the CPU build from PyTorch's own index instead.
 $(VENV)/.torch: constraints.txt
@@ -47,5 +51,9 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 import corank.formats
 from corank.engines import import_onnxruntime, import_openvino
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError, ExtraError, FileError
 from corank.exporting import export, relative_error, resize_batch
 
 pytest.importorskip("onnxscript")
@@ -252,7 +253,7 @@ def test_torch_export_archive(tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("net.pkl", "allowed suffixes are .onnx, .xml, .pt2"),
+        ("net.pkl", "allowed suffixes are .onnx, .xml, .pt2, .pte"),
         ("folder.onnx", "is a folder"),
         ("file.txt/net.onnx", "cannot be written"),
     ],
@@ -263,6 +264,25 @@ def test_a_bad_path_is_refused_before_any_work(tmp_path, path, message):
     with pytest.raises(FileError, match=message):
         export(nn.Linear(2, 2), torch.ones(1, 2), tmp_path / path)
     assert names(tmp_path) == ["file.txt", "folder.onnx"]
+
+
+def test_executorch_at_the_batch_of_the_example(tmp_path):
+    pytest.importorskip("executorch", reason="needs the extra `executorch`")
+    report = export(Net().eval(), torch.randn(2, 3, 12, 12), tmp_path / "net.pte")
+    assert (report.dynamic_batch, report.batch_sizes) == (False, (2,))
+    assert report.notes == ("the batch size is fixed at 2: ExecuTorch lays its memory out ahead",)
+    assert 0 < report.error <= 1e-4  # run by its own runtime
+    assert names(tmp_path) == ["net.pte"]
+    ids = {"ids": torch.randint(0, 10, (2, 7)), "mask": torch.ones(2, 7)}
+    report = export(Dictionary(), ids, tmp_path / "keywords.pte")
+    assert (report.inputs, len(report.outputs)) == (("ids", "mask"), 3)
+
+
+def test_executorch_that_is_not_installed_names_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "executorch.exir", None)
+    with pytest.raises(ExtraError, match=r"executorch is not installed.*corank\[executorch\]"):
+        export(nn.Linear(2, 2), torch.ones(1, 2), tmp_path / "net.pte")
+    assert names(tmp_path) == []
 
 
 def test_a_missing_folder_is_made(tmp_path):

@@ -20,6 +20,11 @@ HEAVY = (
     "fastapi",
     "uvicorn",
     "prometheus_client",
+    "tensorboard",
+    "mlflow",
+    "lightning",
+    "transformers",
+    "executorch",
 )
 
 

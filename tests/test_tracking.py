@@ -1,7 +1,9 @@
-"""The numbers of a force reach a tracker at the right steps, and TensorBoard."""
+"""The numbers of a force reach a tracker at the right steps, TensorBoard, and MLflow."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from corank.errors import ExtraError
 from corank.regularizer import ForceRegularizer
-from corank.tracking import TensorBoardTracker, flat
+from corank.tracking import MlflowTracker, TensorBoardTracker, flat
 
 
 class Records:
@@ -52,3 +55,38 @@ def test_tensorboard(tmp_path: Path) -> None:
     events.Reload()
     assert [one.step for one in events.Scalars("force/effective_rank/0")] == [0, 2]
     assert events.Scalars("force/energy/0")[-1].value > 0
+
+
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would need the full package
+    monkeypatch.setattr("corank.tracking._MLFLOW_BATCH", 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow = pytest.importorskip("mlflow", reason="needs the extra `track`")
+    uri = tmp_path.as_uri()
+    model, tracker = nn.Sequential(nn.Conv2d(3, 8, 3)), MlflowTracker("force", uri=uri)
+    force = ForceRegularizer(model, 0.1, tracker=tracker, track_every=2)
+    train(force, model, 3)
+    tracker.close()
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    run = client.get_run(tracker.run)
+    assert (run.info.status, client.get_experiment(run.info.experiment_id).name) == ("FINISHED", "force")
+    assert set(run.data.metrics) == set(flat(force.stats()))
+    assert [one.step for one in client.get_metric_history(tracker.run, "force/energy/0")] == [0, 2]
+
+    other = MlflowTracker("force", uri=uri)
+    joined = MlflowTracker(uri=uri, run=other.run)
+    joined.log({"loss": 0.5}, 7)
+    joined.close()
+    assert client.get_run(other.run).info.status == "RUNNING"  # not begun by it, so not ended by it
+    assert client.get_run(other.run).data.metrics == {"loss": 0.5}
+    assert client.get_run(other.run).info.experiment_id == run.info.experiment_id
+
+
+@pytest.mark.parametrize(
+    ("make", "package"), [(TensorBoardTracker, "tensorboard"), (MlflowTracker, "mlflow")]
+)
+def test_without_the_package_the_extra_is_named(make, package, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ExtraError, match=rf"{package} is not installed.*corank\[track\]"):
+        make(tmp_path)

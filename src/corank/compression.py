@@ -95,6 +95,13 @@ def compress(
         progress: show bars on a terminal, log lines elsewhere.
     Returns: the result; its model is a new network, in eval mode, of stock `nn` modules.
     Raises: InfeasibleError, when no plan keeps the rules; CorankError, for rules that lack what they need.
+
+    >>> from corank.rules import Energy
+    >>> model, x = nn.Sequential(nn.Linear(8, 8)), torch.ones(2, 8)
+    >>> options = {"backend": "torch", "time_budget": 0.1, "rounds": 2, "progress": False}
+    >>> result = compress(model, Energy(0.999), example=x, **options)
+    >>> len(result.plan.layers), torch.equal(result.model(x), model(x))  # too small to gain: dense again
+    (0, True)
     """
     rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
     threads = torch.get_num_threads() if threads is None else threads

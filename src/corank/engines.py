@@ -25,7 +25,8 @@ from corank.extras import import_extra
 
 Array = NDArray[Any]
 
-QUIET = {"CI": "true", "ORT_DISABLE_TELEMETRY": "1"}  # read by the engines while they are imported
+# read by the engines, and by MLflow, while they are imported
+QUIET = {"CI": "true", "ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Session:
 
 
 @contextmanager
-def _without_telemetry() -> Iterator[None]:
+def without_telemetry() -> Iterator[None]:
+    """Import packages that report their use under the switches that keep them from it."""
     before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update(QUIET)
     try:
@@ -73,7 +75,7 @@ def import_onnxruntime() -> ModuleType:
 
     Raises: ExtraError, when it is not installed.
     """
-    with _without_telemetry():
+    with without_telemetry():
         return import_extra("onnxruntime", "onnx")
 
 
@@ -82,7 +84,7 @@ def import_openvino() -> ModuleType:
 
     Raises: ExtraError, when it is not installed.
     """
-    with _without_telemetry():
+    with without_telemetry():
         return import_extra("openvino", "openvino")
 
 

@@ -17,7 +17,19 @@ _SUFFIXES = {"onnxruntime": (".onnx",), "openvino": (".onnx", ".xml")}
 
 
 class Exported(nn.Module):
-    """A file in its engine, called like the network that it was made of; it has no weights to train."""
+    """A file in its engine, called like the network that it was made of; it has no weights to train.
+
+    `open_exported` makes it.
+
+    >>> import tempfile, torch
+    >>> from corank.exporting import export
+    >>> from corank.exported import open_exported
+    >>> net, x = nn.Linear(4, 2), torch.ones(2, 4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fast = open_exported(export(net, x, f"{folder}/net.onnx").path)
+    ...     torch.allclose(fast(x), net(x), atol=1e-5)
+    True
+    """
 
     path: Path
     backend: str

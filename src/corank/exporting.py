@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from corank.engines import silenced
 from corank.errors import CorankError, FileError
-from corank.formats import WRITERS, Written, map_tensors, trace
+from corank.formats import FIXED_BATCH, WRITERS, Written, map_tensors, trace
 from corank.inputs import Example, call, first_tensor, tensors
 from corank.probing import unchanged
 
@@ -72,7 +72,8 @@ def export(
 
     The suffix decides: `.onnx` (run by ONNX Runtime for the check), `.xml` with its `.bin` (OpenVINO IR,
     run by OpenVINO in float32), `.pt2` (torch.export; the program is checked as it is written, because a
-    file of that kind may hold a pickle, which corank never reads).
+    file of that kind may hold a pickle, which corank never reads), `.pte` (ExecuTorch with XNNPACK, run by
+    its runtime, at the batch size of the example).
     An output y' passes if max |y' − y| ≤ tolerance · max |y|, for every output and at every batch size.
     It is checked on the example, and on batches of its rows with every second one reversed along its last
     axis, so that a value of the example that was baked in shows. Files appear under their names in one step,
@@ -86,7 +87,8 @@ def export(
         batch_sizes: at which the file is checked besides the example's; a static one only at that.
         tolerance: the largest relative error allowed.
     Returns: an ExportReport.
-    Raises: FileError, when the network cannot be exported, or the file computes something else.
+    Raises: FileError, when the network cannot be exported, or the file computes something else; ExtraError,
+        where the package that writes or runs such a file is not installed.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = export(nn.Linear(4, 2), torch.ones(2, 4), f"{folder}/small.pt2")
@@ -98,12 +100,14 @@ def export(
     sizes = tuple(dict.fromkeys(batch_sizes))
     if dynamic_batch and (len(sizes) < 2 or min(sizes) < 1):
         raise CorankError(f"batch_sizes: needs two different sizes of at least 1, got {tuple(batch_sizes)}.")
-    notes: tuple[str, ...] = ()
     own = first_tensor(example).shape[0] if first_tensor(example).dim() else 1
+    notes: tuple[str, ...] = ()
+    if dynamic_batch and path.suffix in FIXED_BATCH:
+        notes = (f"the batch size is fixed at {own}: {FIXED_BATCH[path.suffix]}",)
     with unchanged(model), torch.no_grad(), _no_fast_path(), _folder_beside(path) as folder:
         model.eval()
         draft, done = folder / path.name, None
-        if dynamic_batch:
+        if dynamic_batch and not notes:
             try:
                 traced = resize_batch(example, max(own, 2))  # torch.export takes a size of 1 for a constant
                 checks = [example, *(resize_batch(example, size) for size in sizes)]

@@ -17,6 +17,13 @@ def save_force(force: ForceRegularizer, path: Path | str) -> Path:
         path: the file, such as `checkpoint-500/force.safetensors`.
     Returns: the path.
     Raises: FileError, when it cannot be written.
+
+    >>> import tempfile
+    >>> from torch import nn
+    >>> force = ForceRegularizer(nn.Sequential(nn.Conv2d(3, 8, 3)), 0.1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_force(force, f"{folder}/force.safetensors").name
+    'force.safetensors'
     """
     return write_state(path, {"force": force.state_dict()})
 
@@ -26,6 +33,17 @@ def load_force(force: ForceRegularizer, path: Path | str) -> None:
 
     Raises: FileError, when the file is not there or holds no state of a force; CorankError, when it is the
         state of another force.
+
+    >>> import tempfile, torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    >>> first, second = ForceRegularizer(model, 0.1), ForceRegularizer(model, 0.1)
+    >>> model(torch.ones(1, 3, 3, 3)).sum().backward()
+    >>> first.add_grad_()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load_force(second, save_force(first, Path(folder) / "force.safetensors"))
+    >>> second.state_dict()["steps"]
+    [1]
     """
     try:
         state = read_state(path)["force"]

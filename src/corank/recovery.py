@@ -199,6 +199,12 @@ def recalibrate_batchnorm(
         forward: `(model, batch) -> anything`; by default the first item of a batch is the input.
     Returns: the number of batches used.
     Raises: CorankError, when there was no batch; the statistics are kept then.
+
+    >>> model = nn.Sequential(nn.BatchNorm1d(1))
+    >>> recalibrate_batchnorm(model, [(torch.tensor([[1.0], [3.0]]),), (torch.tensor([[4.0], [6.0]]),)])
+    2
+    >>> model[0].running_mean.item()
+    3.5
     """
     norms = [
         module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats

@@ -122,7 +122,13 @@ def classification(
     slices: Slices | None = None,
     pixels: Pixels | None = None,
 ) -> Task:
-    """Make the task of batches `(input, label)`: cross-entropy, and accuracy with its samples."""
+    """Make the task of batches `(input, label)`: cross-entropy, and accuracy with its samples.
+
+    >>> batches = [(torch.eye(2), torch.tensor([0, 1]))]
+    >>> task = classification(batches, batches, batches, example=torch.eye(2))
+    >>> task.evaluate(nn.Identity(), task.dev)["accuracy"].value
+    1.0
+    """
     return Task(train, dev, final, cross_entropy, evaluate_accuracy, example, slices, pixels)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from corank.engines import without_telemetry
 from corank.extras import import_extra
 from corank.force_stats import LayerStats
 
+_MLFLOW_BATCH = 1000  # more metrics in one call are refused
+
 
 class Tracker(Protocol):
-    """Anything that takes numbers by name at a step, such as a wrapper around mlflow or wandb."""
+    """Anything that takes numbers by name at a step, such as a wrapper around wandb."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Take the numbers of one step."""
@@ -38,6 +42,44 @@ class TensorBoardTracker:
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()
+
+
+class MlflowTracker:
+    """Write the numbers of a force to a run of MLflow; neither its active run nor its settings are touched.
+
+    MLflow reports its use over the network when it is imported; where this class imports it first, it does
+    not.
+
+    Args:
+        experiment: its name; made if there is none.
+        uri: of the server or database, such as `sqlite:///mlflow.db`; by default what MLflow itself uses.
+        run: the id of a run to go on with, such as that of `mlflow.active_run()`; by default a new one.
+    Raises: ExtraError, when MLflow is not installed.
+    """
+
+    def __init__(self, experiment: str = "corank", *, uri: str | None = None, run: str | None = None) -> None:
+        with without_telemetry():
+            mlflow: Any = import_extra("mlflow", "track")
+        self._metric: Any = mlflow.entities.Metric
+        self._client: Any = mlflow.MlflowClient(tracking_uri=uri)
+        self._owns = run is None
+        if run is None:
+            found = self._client.get_experiment_by_name(experiment)
+            home = found.experiment_id if found else self._client.create_experiment(experiment)
+            run = self._client.create_run(home).info.run_id
+        self.run: str = run
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Write the numbers of one step."""
+        now = int(time.time() * 1000)
+        metrics = [self._metric(name, value, now, step) for name, value in values.items()]
+        for start in range(0, len(metrics), _MLFLOW_BATCH):
+            self._client.log_batch(self.run, metrics=metrics[start : start + _MLFLOW_BATCH])
+
+    def close(self) -> None:
+        """End the run, if it was begun here."""
+        if self._owns:
+            self._client.set_terminated(self.run)
 
 
 def flat(stats: Mapping[str, LayerStats]) -> dict[str, float]:

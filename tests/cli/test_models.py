@@ -57,7 +57,10 @@ def test_a_model_that_is_none_is_named(folder, name, message):
 
 def test_shapes():
     assert [one.shape for one in make_example(["1,3,8,8", "2x5"])] == [(1, 3, 8, 8), (2, 5)]
-    for shapes in ([], ["1,x"], ["0,3"], [""]):
+    ids, values = make_example(["3,9:int", "3,9"])
+    assert set(ids.unique().tolist()) == {0, 1}  # ids that every vocabulary has
+    assert (ids.dtype, values.dtype) == (torch.int64, torch.float32)
+    for shapes in ([], ["1,x"], ["1,2:long"], ["0,3"], [""]):
         with pytest.raises(CorankError, match="shape: "):
             make_example(shapes)
 

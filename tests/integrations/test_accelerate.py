@@ -19,6 +19,8 @@ from tests.integrations.training import (
     make_data,
     make_net,
     make_optimizer,
+    make_sparsifier,
+    zeros_of,
 )
 
 accelerate = pytest.importorskip("accelerate", reason="needs the extra `transformers`")
@@ -80,5 +82,27 @@ def test_its_state_is_in_the_checkpoint(tmp_path: Path) -> None:
         accelerator.load_state(str(tmp_path / "half"))
         train(accelerator, resumed, optimizer, make_data()[4:])
     assert force.state_dict()["steps"] == [4]
+    for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_sparsifier_resumes_where_it_was(tmp_path: Path) -> None:
+    from corank.integrations.accelerate import sparsified
+
+    def fresh() -> tuple[Any, nn.Module, Any]:
+        accelerator, model = make_accelerator(tmp_path), make_net()
+        return accelerator, *accelerator.prepare(model, make_optimizer(model))
+
+    accelerator, model, optimizer = fresh()
+    with sparsified(make_sparsifier(model), accelerator, optimizer):
+        train(accelerator, model, optimizer, make_data())
+        accelerator.save_state(str(tmp_path / "half"))
+        assert 0 < sum(zeros_of(model)) < 54
+        train(accelerator, model, optimizer, make_data())
+    assert sum(zeros_of(model)) == 54  # half of 72 + 36 weights
+    accelerator, resumed, optimizer = fresh()
+    with sparsified(make_sparsifier(resumed), accelerator, optimizer):
+        accelerator.load_state(str(tmp_path / "half"))
+        train(accelerator, resumed, optimizer, make_data())
     for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -20,6 +20,8 @@ from tests.integrations.training import (
     make_data,
     make_net,
     make_optimizer,
+    make_sparsifier,
+    zeros_of,
 )
 
 lightning = pytest.importorskip("lightning.pytorch", reason="needs the extra `lightning`")
@@ -101,3 +103,23 @@ def test_an_exception_detaches(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         trainer.fit(module, loader())
     assert hooks_of(trainer.optimizers[0]) == []
+
+
+def test_a_sparsifier_resumes_where_it_was(tmp_path: Path) -> None:
+    from corank.integrations.lightning import SparsifierCallback
+
+    def fit(epochs: int, resume: Path | None) -> tuple[Module, Any]:
+        module = Module()
+        trainer = make_trainer(tmp_path, SparsifierCallback(make_sparsifier(module)), max_epochs=epochs)
+        trainer.fit(module, loader(), ckpt_path=resume)
+        return module, trainer
+
+    straight, trainer = fit(2, None)
+    assert sum(zeros_of(straight.net)) == 54  # half of 72 + 36 weights
+    assert hooks_of(trainer.optimizers[0]) == []
+    half, trainer = fit(1, None)
+    assert 0 < sum(zeros_of(half.net)) < 54
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed, _ = fit(2, tmp_path / "half.ckpt")
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)

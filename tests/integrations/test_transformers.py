@@ -19,6 +19,8 @@ from tests.integrations.training import (
     make_data,
     make_net,
     make_optimizer,
+    make_sparsifier,
+    zeros_of,
 )
 
 transformers = pytest.importorskip("transformers", reason="needs the extra `transformers`")
@@ -36,7 +38,9 @@ class Model(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def make_trainer(tmp_path: Path, model: Model, strength: Any, epochs: int = 1) -> tuple[Any, Any]:
+def make_trainer(
+    tmp_path: Path, model: Model, strength: Any, epochs: int = 1, callback: Any = None
+) -> tuple[Any, Any]:
     from corank.integrations.transformers import ForceCallback
 
     samples = [{"x": x[i], "labels": y[i]} for x, y in make_data() for i in range(len(x))]
@@ -55,7 +59,7 @@ def make_trainer(tmp_path: Path, model: Model, strength: Any, epochs: int = 1) -
     )
     optimizer = make_optimizer(model)
     constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    callback = ForceCallback(ForceRegularizer(model, strength, types=("linear",)))
+    callback = callback or ForceCallback(ForceRegularizer(model, strength, types=("linear",)))
     trainer = transformers.Trainer(
         model, arguments, train_dataset=samples, optimizers=(optimizer, constant), callbacks=[callback]
     )
@@ -85,3 +89,23 @@ def test_its_state_is_in_the_checkpoint(tmp_path: Path) -> None:
     make_trainer(tmp_path, resumed, schedule, epochs=2)[0].train(resume_from_checkpoint=str(checkpoint))
     for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_a_sparsifier_resumes_where_it_was(tmp_path: Path) -> None:
+    from corank.integrations.transformers import SparsifierCallback
+
+    def train(folder: Path, epochs: int, resume: Path | None = None) -> nn.Sequential:
+        model = Model()
+        callback = SparsifierCallback(make_sparsifier(model))
+        trainer, optimizer = make_trainer(folder, model, 0.0, epochs, callback)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        assert hooks_of(optimizer) == []
+        return model.net
+
+    straight = train(tmp_path / "straight", 2)
+    assert sum(zeros_of(straight)) == 54  # half of 72 + 36 weights
+    assert 0 < sum(zeros_of(train(tmp_path, 1))) < 54
+    resumed = train(tmp_path, 2, next(tmp_path.glob("checkpoint-*")))
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+    assert zeros_of(resumed) == zeros_of(straight)

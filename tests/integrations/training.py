@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from corank.force import l2_force
+from corank.sparsity import Sparsifier, Unstructured
 
 STEPS, ACCUMULATE, CLIP, LR, STRENGTH = 4, 2, 0.05, 0.1, 0.5
 
@@ -52,3 +53,12 @@ def assert_trained_alike(model: nn.Module) -> None:
 
 def hooks_of(optimizer: torch.optim.Optimizer) -> list[object]:
     return copy.copy([*optimizer._optimizer_step_pre_hooks, *optimizer._optimizer_step_post_hooks])
+
+
+def make_sparsifier(model: nn.Module) -> Sparsifier:
+    """Zeros that grow from the first step to the last, so that a resumed training must know its step."""
+    return Sparsifier(model, Unstructured(0.5, steps=2 * STEPS))
+
+
+def zeros_of(model: nn.Sequential) -> list[int]:
+    return [int((model[i].weight == 0).sum()) for i in (0, 2)]

@@ -11,7 +11,9 @@ import typer
 def apply(
     plan: Annotated[Path, typer.Argument(help="The plan, as Plan.to_json wrote it.")],
     weights: Annotated[Path, typer.Argument(help="A safetensors file, or the index.json of its shards.")],
-    model: Annotated[str, typer.Option(help="What builds the dense network: package.module:factory.")],
+    model: Annotated[
+        str, typer.Option(help="The dense network: package.module:factory, timm:NAME, transformers:FOLDER.")
+    ],
     out: Annotated[Path, typer.Option(help="The file to write.")],
 ) -> None:
     """Split the layers in a file of weights as planned; no more than one layer is in memory.

@@ -12,7 +12,9 @@ from corank.cli.table import CACHE
 
 
 def compress(
-    model: Annotated[str, typer.Argument(help="The network: package.module:factory.")],
+    model: Annotated[
+        str, typer.Argument(help="The network: package.module:factory, timm:NAME, transformers:FOLDER.")
+    ],
     target: Annotated[str, typer.Option(help="Such as latency=0.7, macs=0.5 or energy=0.95.")],
     shape: Annotated[list[str] | None, typer.Option(help="Of an input; repeat for several.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file.")] = None,

@@ -13,7 +13,9 @@ from corank.cli.table import CACHE
 
 
 def headroom(
-    model: Annotated[str, typer.Argument(help="package.module:factory, or an .onnx file.")],
+    model: Annotated[
+        str, typer.Argument(help="package.module:factory, timm:NAME, transformers:FOLDER, or an .onnx file.")
+    ],
     shape: Annotated[list[str] | None, typer.Option(help="Of an input; repeat for several.")] = None,
     backend: Annotated[str, typer.Option(help="The engine that will serve the network.")] = "onnxruntime",
     precision: Annotated[

@@ -1,10 +1,11 @@
-"""How every verb is told of a model: `package.module:factory`, its weights, and the shapes of its inputs."""
+"""How every verb is told of a model: a factory or a name, its weights, and the shapes of its inputs."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,17 @@ def find_object(spec: str, what: str = "model") -> Any:
 def make_factory(spec: str) -> Callable[[], nn.Module]:
     """Return the factory of a network; called, it makes one or raises CorankError.
 
+    Args: spec: `package.module:factory`, `timm:NAME`, or `transformers:FOLDER` or `:NAME`.
+
     Raises: CorankError, for a name that leads nowhere or to no function.
     """
     from torch import nn
 
+    from corank.cli.hubs import HUBS
+
+    hub, _, name = spec.partition(":")
+    if hub in HUBS and name:
+        return partial(HUBS[hub], name)
     factory = find_object(spec)
     if isinstance(factory, nn.Module):
         raise CorankError(f"model: {spec} is a network. Name the function or class that makes it.")
@@ -74,7 +82,7 @@ def make_factory(spec: str) -> Callable[[], nn.Module]:
 
 
 def load_model(name: str, weights: Path | None = None) -> nn.Module:
-    """Import `package.module:factory`, call it, and load the weights of a safetensors file if given.
+    """Make the network that a name stands for, and load the weights of a safetensors file if given.
 
     Raises: CorankError, for a name that leads nowhere, or a factory that fails or makes no network;
         FileError, for weights that do not fit.
@@ -103,16 +111,24 @@ def parse_shapes(shapes: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def make_example(shapes: Sequence[str]) -> tuple[Tensor, ...]:
-    """Make one random float32 input for each shape.
+    """Make one random input for each shape: float32, or with `:int` behind it token ids or a mask, 0 and 1.
 
     Raises: CorankError, for no shape or for what is none.
+
+    >>> [(tuple(one.shape), one.dtype) for one in make_example(["1,3,8,8", "1,16:int"])]
+    [((1, 3, 8, 8), torch.float32), ((1, 16), torch.int64)]
     """
     import torch
 
     if not shapes:
         raise CorankError("shape: give the shape of each input, such as --shape 1,3,224,224.")
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(shape, generator=generator) for shape in parse_shapes(shapes))
+    whole = [shape.endswith(":int") for shape in shapes]
+    sizes = parse_shapes([shape.removesuffix(":int") for shape in shapes])
+    return tuple(
+        torch.randint(2, size, generator=generator) if ids else torch.randn(size, generator=generator)
+        for size, ids in zip(sizes, whole, strict=True)
+    )
 
 
 def _said(error: BaseException) -> str:

@@ -9,7 +9,9 @@ import typer
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="The network: package.module:factory.")],
+    model: Annotated[
+        str, typer.Argument(help="The network: package.module:factory, timm:NAME, transformers:FOLDER.")
+    ],
     target: Annotated[str, typer.Option(help="Such as macs=0.5, energy=0.95 or latency=0.5.")],
     shape: Annotated[list[str] | None, typer.Option(help="Of an input; repeat for several.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file.")] = None,

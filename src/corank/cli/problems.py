@@ -18,7 +18,9 @@ Data: TypeAlias = Annotated[
         "--data", "--task", help="digits, mnist:DIR, cifar10:DIR, folder:DIR, or package.module:task."
     ),
 ]
-Model: TypeAlias = Annotated[str | None, typer.Option(help="Your network: package.module:factory.")]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option(help="Your network: package.module:factory, timm:NAME, transformers:FOLDER.")
+]
 Shifted: TypeAlias = Annotated[
     str | None, typer.Option(help="A second data set, to judge under shift: package.module:loader.")
 ]

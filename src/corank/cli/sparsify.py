@@ -15,7 +15,9 @@ Share = Annotated[float | None, typer.Option(help="Share of zeros or channels, s
 
 def sparsify(
     weights: Annotated[Path, typer.Argument(help="A safetensors file, plain or of `corank apply`.")],
-    model: Annotated[str, typer.Option(help="What builds the dense network: package.module:factory.")],
+    model: Annotated[
+        str, typer.Option(help="The dense network: package.module:factory, timm:NAME, transformers:FOLDER.")
+    ],
     channels: Share = None,
     multiple: Annotated[int, typer.Option(min=1, help="Kept channels are rounded up to it.")] = 8,
     semi_structured: Annotated[bool, typer.Option("--semi-structured", help="2:4.")] = False,

@@ -12,7 +12,10 @@ CACHE = Path("~/.cache/corank")
 
 
 def table(
-    model: Annotated[str | None, typer.Argument(help="The network: package.module:factory.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="The network: package.module:factory, timm:NAME, transformers:FOLDER."),
+    ] = None,
     shape: Annotated[list[str] | None, typer.Option(help="Of an input; repeat for several.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file.")] = None,
     backend: Annotated[str, typer.Option(help="The engine that will serve the network.")] = "onnxruntime",

@@ -1,4 +1,4 @@
-"""Force regularization in a Lightning Trainer."""
+"""The force and the sparsifier in a Lightning Trainer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from corank.extras import import_extra
 from corank.regularizer import ForceRegularizer
+from corank.sparsity import Sparsifier
 from corank.tracking import flat
 
 Callback: Any = import_extra("lightning.pytorch", "lightning").Callback
@@ -55,3 +56,33 @@ class ForceCallback(Callback):  # type: ignore[misc]
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of the force."""
         self.force.load_state_dict(state_dict)
+
+
+class SparsifierCallback(Callback):  # type: ignore[misc]
+    """Attach a sparsifier to the Trainer's optimizers while it fits; its masks go into the checkpoints.
+
+    Args: sparsifier: made from the LightningModule. List it after a ForceCallback.
+    """
+
+    def __init__(self, sparsifier: Sparsifier) -> None:
+        self.sparsifier = sparsifier
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Attach."""
+        self.sparsifier.attach(*trainer.optimizers)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Detach."""
+        self.sparsifier.detach()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Detach, so that nothing stays on a model that is trained again."""
+        self.sparsifier.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step and the masks."""
+        return self.sparsifier.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the step and the masks."""
+        self.sparsifier.load_state_dict(state_dict)

@@ -1,4 +1,4 @@
-"""Force regularization in a Hugging Face Trainer."""
+"""The force and the sparsifier in a Hugging Face Trainer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 from corank.extras import import_extra
 from corank.force_state import load_force, save_force
 from corank.regularizer import ForceRegularizer
+from corank.sparsity import Sparsifier
+from corank.state_files import read_state, write_state
 from corank.tracking import flat
 
 logger = logging.getLogger(__name__)
 
 TrainerCallback: Any = import_extra("transformers", "transformers").TrainerCallback
 FILE = "force.safetensors"
+MASKS = "sparsifier.safetensors"
 
 
 class ForceCallback(TrainerCallback):  # type: ignore[misc]
@@ -55,6 +58,37 @@ class ForceCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Detach."""
         self.force.detach()
+
+
+class SparsifierCallback(TrainerCallback):  # type: ignore[misc]
+    """Attach a sparsifier to the Trainer's optimizer while it trains; its masks go into the checkpoints.
+
+    Args: sparsifier: made from the Trainer's model. List it after a ForceCallback.
+    """
+
+    def __init__(self, sparsifier: Sparsifier) -> None:
+        self.sparsifier = sparsifier
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        """Take up the masks of the checkpoint that training resumes from, and attach."""
+        if state.global_step > 0:
+            path = _checkpoint(args, state) / MASKS
+            if path.exists():
+                self.sparsifier.load_state_dict(read_state(path))
+            else:
+                logger.warning("%s: not found, the sparsifier starts anew at step 0", path)
+        self.sparsifier.attach(optimizer)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the step and the masks into the checkpoint."""
+        if state.is_world_process_zero:
+            write_state(_checkpoint(args, state) / MASKS, self.sparsifier.state_dict())
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Detach."""
+        self.sparsifier.detach()
 
 
 def _checkpoint(args: Any, state: Any) -> Path:

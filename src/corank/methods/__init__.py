@@ -19,6 +19,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (FilterBasis(), InputBasis(), Spatial(), Tucker2(), SVD(), KMeans(), CP())
 }
+"""Every decomposition by its name, as `methods=` of `corank.plan` takes it."""
 
 
 def default_method(layer: FilterLayer) -> Method:

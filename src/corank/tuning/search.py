@@ -75,6 +75,22 @@ def tune(
     Returns: what `tune.json` holds: all trials, the front, and which settings mattered.
     Raises: CorankError, before any work for what can be known then; ExtraError, without Optuna; FileError,
         for a folder that holds another search.
+
+    >>> import tempfile, torch
+    >>> from torch import nn
+    >>> from corank.pilot.problems import make_problem
+    >>> from corank.tasks import classification
+    >>> def make():
+    ...     two = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3)
+    ...     return nn.Sequential(two[0], nn.ReLU(), two[1], nn.Flatten(), nn.Linear(256, 2))
+    >>> parts = [[(torch.randn(8, 1, 8, 8), torch.tensor([0, 1] * 4))] for _ in range(3)]
+    >>> task = classification(*parts, example=torch.ones(2, 1, 8, 8))
+    >>> problem = make_problem("noise", "net", make, task=task, keep=("4",))
+    >>> options = TrialOptions(shared=1, before_cut=1, after_cut=1, multiple=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = tune(problem, Path(folder), options, Space(kinds=("l2",)), trials=1, progress=False)
+    >>> [one["state"] for one in found["trials"]]
+    ['complete']
     """
     options, space = options or TrialOptions(), space or Space()
     optuna = import_extra("optuna", "tune")
