@@ -163,7 +163,14 @@ def evaluate(model: nn.Module, loader: object) -> dict[str, corank.Metric]:
 STUDY = Study(
     name="detection",
     title="Blood cells: an anchor-free detector",
-    about="",
+    about=(
+        "Blood cells of BCCD, 205 images to train on, 87 to choose on, 72 final; three classes. A "
+        "convolutional network of stride 8 with an anchor-free head (as FCOS) on images of 192×144, "
+        "trained from scratch. mAP at an IoU of 0.5 is faster-coco-eval's; its interval draws images "
+        "anew. What may fail: boxes are decoded outside the network, and that time is not in the figures; "
+        "the data are few, so the intervals are wide, and so small a detector is far from the best there "
+        "is."
+    ),
     task=task,
     make=Detector,
     rules=corank.Budget(macs=0.5),

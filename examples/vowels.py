@@ -64,7 +64,12 @@ def make(width: int = 128) -> nn.Module:
 STUDY = Study(
     name="vowels",
     title="Japanese vowels: Conv1d on time series",
-    about="",
+    about=(
+        "Japanese vowels of nine speakers, 12 channels and at most 29 steps: 202 utterances to train on, "
+        "68 to choose on, 370 final. Three layers of Conv1d. What may fail: accuracy is near its ceiling, "
+        "so that the intervals, not the values, say what a cut may cost; series this short leave little "
+        "to gain."
+    ),
     task=task,
     make=make,
     rules=corank.Budget(macs=0.4),

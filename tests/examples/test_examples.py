@@ -22,10 +22,10 @@ TINY = {
         detection.STUDY, make=partial(detection.Detector, 24), task=partial(detection.task, files=3)
     ),
     "segmentation": replace(
-        segmentation.STUDY, make=partial(segmentation.UNet, 8), task=partial(segmentation.task, images=1)
+        segmentation.STUDY, make=partial(segmentation.UNet, 8), task=partial(segmentation.task, tiles=4)
     ),
     "vowels": replace(vowels.STUDY, make=partial(vowels.make, 16)),
-    "reading": replace(reading.STUDY, make=partial(reading.Reader, 16), task=partial(reading.task, lines=32)),
+    "reading": replace(reading.STUDY, make=partial(reading.Reader, 16), task=partial(reading.task, lines=16)),
     "alarms": replace(alarms.STUDY, make=partial(alarms.make, 16), task=partial(alarms.task, images=500)),
 }
 NEEDS = {"detection": "bccd", "segmentation": "membrane", "reading": "mnist", "alarms": "mnist"}
@@ -60,6 +60,7 @@ def test_an_example_trains_resumes_and_writes_its_page(name, tmp_path):
     assert force["macs"] == plan.after.macs
     assert dense["macs"] == plan.before.macs
     assert found["decision"]["verdict"] in ("hold", "roll back")  # so few samples prove nothing good
+    assert found["decision"]["checks"][0]["name"] == found["protocol"]["metric"]["name"]
     page = body(study, found, {"force": plan})
     assert found["decision"]["sentence"] in page
     assert all(reason in page for reason in plan.skipped.values())
@@ -80,7 +81,7 @@ def test_transposed_convolutions_are_cut():
     assert small(torch.zeros(2, 1, 32, 32)).shape == (2, 32, 32)
 
 
-def test_a_budget_of_accuracy_is_kept_in_recall():
+def test_recall_plans_and_gates():
     if not (SHARED / "mnist").exists():
         pytest.skip(f"{SHARED / 'mnist'} is not here")
     torch.manual_seed(0)
@@ -96,6 +97,16 @@ def test_a_budget_of_accuracy_is_kept_in_recall():
     plan = corank.plan(model, rule, example=task.example, stats=stats, evaluate=recall)
     assert plan.layers
     assert recall(corank.decompose(model, plan, stats)) >= recall(model) - 0.1
+
+    harmed = alarms.make(16).eval()  # knows nothing
+    found = measure_arms(
+        alarms.STUDY, {"dense": model, "lowrank": harmed}, engines=("torch",), rounds=2, task=task
+    )
+    (judged,) = (one for one in found["decision"]["checks"] if one["name"] == "recall")
+    final = [alarms.evaluate(one, task.final)["recall"].value for one in (model, harmed)]
+    assert judged["measured"] == pytest.approx(final[0] - final[1])
+    assert judged["measured"] > judged["limit"]
+    assert judged["outcome"] != "advance"
 
 
 class Words(nn.Module):
