@@ -23,7 +23,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 def describe_run(seed: int, precision: str = "float32") -> dict[str, Any]:
     """Say how a result came about: command, seed, versions, threads, precision, machine and load."""
     return {
-        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "corank": __version__,
         "seed": seed,
@@ -32,6 +32,12 @@ def describe_run(seed: int, precision: str = "float32") -> dict[str, Any]:
         "load_average": os.getloadavg()[0],
         "machine": describe_machine(),
     }
+
+
+def _module() -> str:
+    script = Path(sys.argv[0])
+    package = script.parent.name if script.parent.name in ("benchmarks", "examples") else "benchmarks"
+    return f"{package}.{script.stem}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

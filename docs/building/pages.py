@@ -24,6 +24,7 @@ FIRST = (
     "gate.md",
 )
 SECTIONS = {  # folders under docs/; what lies in docs/ itself and is not in FIRST comes after it
+    "tutorials": "Tutorials",
     "reference": "Reference",
     "forces": "Forces",
     "methods": "Decompositions",
