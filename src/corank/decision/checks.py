@@ -48,7 +48,7 @@ class Scale:
 
     def loss(self, change: float) -> float:
         """Turn a change into a loss, above 0 where it got worse."""
-        return -change if self.higher else change
+        return 0.0 - change if self.higher else change  # never -0.0
 
     def losses(self, interval: Sequence[float]) -> tuple[float, float]:
         """Turn an interval of a change into one of a loss."""
