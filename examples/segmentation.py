@@ -118,8 +118,8 @@ STUDY = Study(
         "IoU is of the membranes, the rarer class. Its interval draws tiles anew; tiles of one image are "
         "alike, so it is too narrow. What may fail: the network is trained for a few minutes and knows "
         "little, so what a cut costs a good one is not shown; with 32 channels at its finest scale most "
-        "of the time is where low rank gains least. Further epochs lower the control here, so a cut that ends "
-        "above it is no evidence."
+        "of the time is where low rank gains least. Further epochs lower the control here, so a cut "
+        "that ends above it is no evidence."
     ),
     task=task,
     make=UNet,
