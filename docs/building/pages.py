@@ -39,8 +39,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     pages = [path.name for path in sorted(docs.glob("*.md"))]
     nav: list[Any] = [*FIRST, *(page for page in pages if page not in FIRST)]
     for folder, title in SECTIONS.items():
-        inside = sorted(docs.glob(f"{folder}/*.md"), key=_order)
-        nav.append({title: [f"{folder}/{path.name}" for path in inside]})
+        inside = sorted(docs.glob(f"{folder}/**/*.md"), key=_order)
+        nav.append({title: [path.relative_to(docs).as_posix() for path in inside]})
     config.nav = [*nav, "contributing.md", "changelog.md"]
     return config
 
@@ -64,7 +64,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **kwargs: Any) -> str:
     """Lead links that leave docs/ to where these pages are now."""
     depth = page.file.src_uri.count("/")
-    text = _lead(markdown, "../" * (depth + 1), "../" * depth)
+    text = re.sub(r"\[([^\]]+)\]\((?:\.\./)+examples/[^)]+\)", r"\1", markdown)  # code is no page of the site
+    text = _lead(text, "../" * (depth + 1), "../" * depth)
     return re.sub(r"```(\w+) \S+\.\w+\n", r"```\1\n", text)  # a fence's file name is for the tests
 
 
@@ -74,5 +75,5 @@ def _lead(text: str, before: str, after: str) -> str:
     return text
 
 
-def _order(path: Path) -> tuple[bool, str]:
-    return path.name != "README.md", path.name
+def _order(path: Path) -> tuple[int, bool, str]:
+    return len(path.parts), path.name != "README.md", path.as_posix()
