@@ -170,8 +170,7 @@ STUDY = Study(
         "anew. What may fail: boxes are decoded outside the network, and that time is not in the figures; "
         "the data are few, so the intervals are wide, and so small a detector is far from the best there "
         "is. Chosen on dev on the way: a cut to 0.35 of the multiply-accumulates lost too much and gave way "
-        "to 0.5, and rates were lowered after a recovery had diverged. The dense network was trained in "
-        "float32, all that followed in bfloat16."
+        "to 0.5, and rates were lowered after a recovery had diverged."
     ),
     task=task,
     make=Detector,
