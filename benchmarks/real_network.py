@@ -90,10 +90,9 @@ def train(problem: Problem, out: Path, options: TrialOptions, arms: list[str]) -
 
 def _times(problem: Problem, work: Path, options: TrialOptions) -> LatencyTable:
     return measure_times(
-        problem.make_start().eval(),
-        problem.make_task(0).example,
+        problem,
+        options.seeds[0],
         work,
-        exclude=problem.keep,
         backend=options.target.backend,
         time_budget=options.target.time_budget,
         threads=options.threads,

@@ -7,13 +7,13 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from corank.engines import Array, import_onnxruntime, open_onnxruntime, silenced
+from corank.engines import Array, Session, import_onnxruntime, open_onnxruntime, silenced
 from corank.errors import CorankError, FileError
 from corank.exporting import relative_error
 from corank.extras import import_extra
@@ -82,7 +82,8 @@ def quantize(
     feeds = [_arrays(batch) for batch in islice(batches, max_batches)]
     if not feeds:
         raise CorankError("quantize: there is no batch. Give a loader, or a list, with at least one.")
-    names = open_onnxruntime(path, 1).inputs
+    dense = open_onnxruntime(path, torch.get_num_threads())
+    names = dense.inputs
     for feed in feeds:
         if len(feed) != len(names):
             raise CorankError(
@@ -91,9 +92,10 @@ def quantize(
             )
     with replacing(out) as draft:
         write_int8(path, feeds, draft)
+        small = open_onnxruntime(draft, torch.get_num_threads())
         error = max(
             relative_error(torch.from_numpy(a), torch.from_numpy(b))
-            for a, b in zip(_run(path, feeds[0]), _run(draft, feeds[0]), strict=True)
+            for a, b in zip(_run(dense, feeds[0]), _run(small, feeds[0]), strict=True)
         )
     return Quantized(out, len(feeds), error, out.stat().st_size, path.stat().st_size)
 
@@ -106,7 +108,7 @@ def write_int8(path: Path, feeds: Sequence[Sequence[Array]], out: Path) -> None:
     onnxruntime = import_onnxruntime()
     import_extra("onnx", "onnx")
     names = [one.name for one in onnxruntime.InferenceSession(str(path)).get_inputs()]
-    rest = chain(dict(zip(names, arrays, strict=True)) for arrays in feeds)
+    rest = (dict(zip(names, arrays, strict=True)) for arrays in feeds)
     try:
         with silenced(), tempfile.TemporaryDirectory() as folder:
             quantization = importlib.import_module("onnxruntime.quantization")
@@ -139,5 +141,5 @@ def _arrays(batch: Any) -> list[Array]:
     return [one.detach().cpu().contiguous().numpy() for one in tensors(inputs)]
 
 
-def _run(path: Path, arrays: Sequence[Array]) -> list[Array]:
-    return [one.copy() for one in open_onnxruntime(path, torch.get_num_threads()).bind(arrays)()]
+def _run(session: Session, arrays: Sequence[Array]) -> list[Array]:
+    return [one.copy() for one in session.bind(arrays)()]

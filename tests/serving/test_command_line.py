@@ -43,6 +43,9 @@ def example(verb):
     return shlex.split(re.search(r"Example: corank (.*)", text)[1])
 
 
+SERVE = ("serve", "--champion", "small", "--challenger", "small")
+
+
 class Server:
     """`corank serve` as a process of its own."""
 
@@ -107,31 +110,31 @@ BAD = {
         "absent/bundle.json: cannot be read",
     ),
     "a policy's unknown key": (
-        ["serve", "--champion", "small", "--challenger", "small", "--policy", "policy.toml"],
+        [*SERVE, "--policy", "policy.toml"],
         "policy.toml: unknown key 'stage'; the nearest is 'stages'",
     ),
     "a policy not there": (
-        ["serve", "--champion", "small", "--challenger", "small", "--policy", "absent.toml"],
+        [*SERVE, "--policy", "absent.toml"],
         "absent.toml: cannot be read",
     ),
     "open without a token": (
-        ["serve", "--champion", "small", "--challenger", "small", "--host", "0.0.0.0"],
+        [*SERVE, "--host", "0.0.0.0"],
         "so a token is needed",
     ),
     "a token not there": (
-        ["serve", "--champion", "small", "--challenger", "small", "--token-file", "absent"],
+        [*SERVE, "--token-file", "absent"],
         "absent: cannot be read",
     ),
     "an address of others": (
-        ["serve", "--champion", "small", "--challenger", "small", "--host", "127.0.0.1", "--port", "70000"],
+        [*SERVE, "--host", "127.0.0.1", "--port", "70000"],
         "port is at most 65535",
     ),
     "a rate": (
-        ["serve", "--champion", "small", "--challenger", "small", "--rate", "-1"],
+        [*SERVE, "--rate", "-1"],
         "rate is a number above 0",
     ),
     "a store": (
-        ["serve", "--champion", "small", "--challenger", "small", "--store", "mysql://a", "--port", "0"],
+        [*SERVE, "--store", "mysql://a", "--port", "0"],
         "allowed are sqlite and postgresql",
     ),
     "other inputs": (

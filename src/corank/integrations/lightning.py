@@ -14,7 +14,34 @@ from corank.tracking import flat
 Callback: Any = import_extra("lightning.pytorch", "lightning").Callback
 
 
-class ForceCallback(Callback):  # type: ignore[misc]
+class _Attached(Callback):  # type: ignore[misc]
+    """Attach a force or a sparsifier while the Trainer fits, and keep its state in the checkpoints."""
+
+    def __init__(self, part: ForceRegularizer | Sparsifier) -> None:
+        self._part = part
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Attach."""
+        self._part.attach(*trainer.optimizers)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Detach."""
+        self._part.detach()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Detach, so that nothing stays on a model that is trained again."""
+        self._part.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of what is attached."""
+        return self._part.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it over."""
+        self._part.load_state_dict(state_dict)
+
+
+class ForceCallback(_Attached):
     """Attach a force to the Trainer's optimizers while it fits; it acts after clipping, at any accumulation.
 
     Args:
@@ -25,11 +52,8 @@ class ForceCallback(Callback):  # type: ignore[misc]
     """
 
     def __init__(self, force: ForceRegularizer, log_every: int = 100) -> None:
+        super().__init__(force)
         self.force, self.log_every = force, log_every
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach."""
-        self.force.attach(*trainer.optimizers)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -41,48 +65,13 @@ class ForceCallback(Callback):  # type: ignore[misc]
         if trainer.global_step % self.log_every == 0:
             pl_module.log_dict(flat(self.force.stats()))
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Detach."""
-        self.force.detach()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Detach, so that nothing stays on a model that is trained again."""
-        self.force.detach()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the force."""
-        return self.force.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of the force."""
-        self.force.load_state_dict(state_dict)
-
-
-class SparsifierCallback(Callback):  # type: ignore[misc]
+class SparsifierCallback(_Attached):
     """Attach a sparsifier to the Trainer's optimizers while it fits; its masks go into the checkpoints.
 
     Args: sparsifier: made from the LightningModule. List it after a ForceCallback.
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
+        super().__init__(sparsifier)
         self.sparsifier = sparsifier
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach."""
-        self.sparsifier.attach(*trainer.optimizers)
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Detach."""
-        self.sparsifier.detach()
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Detach, so that nothing stays on a model that is trained again."""
-        self.sparsifier.detach()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the step and the masks."""
-        return self.sparsifier.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the step and the masks."""
-        self.sparsifier.load_state_dict(state_dict)

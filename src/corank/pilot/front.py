@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from corank.benchmarks import BenchResult
-from corank.cost import model_cost
 from corank.decision.results import CANDIDATES
-from corank.inputs import first_tensor
 from corank.pilot.arm import Arm
 from corank.pilot.arms import Trainer
 from corank.pilot.options import TrialOptions
+from corank.pilot.record import record_figures
 from corank.pilot.scores import describe, measure
 from corank.tasks import Task
 
@@ -63,7 +62,7 @@ def record_front(
     dense, arm = (next(one for one in arms if one.name == wanted) for wanted in ("dense", name))
     share = str(options.target.share)
     depths = {dense.name: 1.0, name: float(options.target.to_dict()[share])}
-    depths |= {point_name(name, depth): depth for depth in options.front if depth not in depths.values()}
+    depths |= {point_name(name, depth): depth for depth in _others(options)}
     scores = {one.name: measure(one.model, task, "dev") for one in (dense, arm, *points)}
     rows = [
         {"share": depths[one.name], "chosen": one is arm}
@@ -84,22 +83,4 @@ def _point(
 ) -> dict[str, Any]:
     deciding, metric = next(iter(scores.items()))
     told = describe(metric, None if reference is None else reference[deciding])
-    cost = model_cost(arm.model, task.example)
-    timings = {row.backend: row for row in bench.timings if row.model == arm.name}
-    return {
-        "name": arm.name,
-        "accuracy": told["value"],
-        "accuracy_ci": told["ci"],
-        "accuracy_difference": told["difference"],
-        "accuracy_difference_ci": told["difference_ci"],
-        "accuracy_after_cut": arm.accuracy_after_cut,
-        "macs": cost.macs // first_tensor(task.example).shape[0],
-        "params": cost.params,
-        "decomposed": len(arm.plan.layers) if arm.plan else 0,
-        "plan_rank_ratio": arm.plan.rank_ratio if arm.plan else 1.0,
-        "latency_ms": {engine: row.median_ms for engine, row in timings.items()},
-        "speedup": {engine: row.speedup for engine, row in timings.items()},
-        "speedup_ci": {engine: list(row.speedup_ci) for engine, row in timings.items()},
-        "peak_memory": {engine: row.peak_memory for engine, row in timings.items()},
-        "training_seconds": arm.seconds,
-    }
+    return record_figures(arm, told, task, bench)

@@ -38,35 +38,46 @@ def record_arm(
     """
     metrics = {name: describe(one, (reference or {}).get(name)) for name, one in scores.items()}
     deciding, first = next(iter(metrics.values())), next(iter(scores.values()))
-    cost = model_cost(arm.model, task.example)
-    batch = first_tensor(task.example).shape[0]
-    timings = {row.backend: row for row in bench.timings if row.model == arm.name}
     return {
-        "name": arm.name,
+        **record_figures(arm, deciding, task, bench),
         "epochs": len(arm.history),
-        "accuracy": deciding["value"],
-        "accuracy_ci": deciding["ci"],
-        "accuracy_difference": deciding["difference"],
-        "accuracy_difference_ci": deciding["difference_ci"],
         "metrics": metrics,
         "comparison": None if reference is None else _compare(first, reference, task, classes),
         "calibration": None if first.classified is None else describe_calibration(first.classified),
-        "accuracy_after_cut": arm.accuracy_after_cut,
-        "macs": cost.macs // batch,  # of one sample
-        "params": cost.params,
         "spectral_rank_ratio": arm.spectrum.rank_ratio(ENERGY),
-        "plan_rank_ratio": arm.plan.rank_ratio if arm.plan else 1.0,
-        "decomposed": len(arm.plan.layers) if arm.plan else 0,
         "subnormal": {"before_cut": arm.subnormal, "final": count_subnormal(arm.model)},
         "layers": _layers(arm, dense),
         "basis_filters": _basis_filters(arm),
+        "latency_p5_p95": {
+            row.backend: [row.p5_ms, row.p95_ms] for row in bench.timings if row.model == arm.name
+        },
+        "history": arm.history,
+    }
+
+
+def record_figures(arm: Arm, told: Mapping[str, Any], task: Task, bench: BenchResult) -> dict[str, Any]:
+    """Describe what a network reaches, costs and takes: what an arm and a point of the front have in common.
+
+    `told` is the deciding metric, as `describe` gives it.
+    """
+    cost = model_cost(arm.model, task.example)
+    timings = {row.backend: row for row in bench.timings if row.model == arm.name}
+    return {
+        "name": arm.name,
+        "accuracy": told["value"],
+        "accuracy_ci": told["ci"],
+        "accuracy_difference": told["difference"],
+        "accuracy_difference_ci": told["difference_ci"],
+        "accuracy_after_cut": arm.accuracy_after_cut,
+        "macs": cost.macs // first_tensor(task.example).shape[0],  # of one sample
+        "params": cost.params,
+        "decomposed": len(arm.plan.layers) if arm.plan else 0,
+        "plan_rank_ratio": arm.plan.rank_ratio if arm.plan else 1.0,
         "latency_ms": {engine: row.median_ms for engine, row in timings.items()},
-        "latency_p5_p95": {engine: [row.p5_ms, row.p95_ms] for engine, row in timings.items()},
         "speedup": {engine: row.speedup for engine, row in timings.items()},
         "speedup_ci": {engine: list(row.speedup_ci) for engine, row in timings.items()},
         "peak_memory": {engine: row.peak_memory for engine, row in timings.items()},
         "training_seconds": arm.seconds,
-        "history": arm.history,
     }
 
 

@@ -63,7 +63,8 @@ def run_seed(
     start = trainer.make_start()
     names = [name for name in ARMS if name in options.arms]
     trained = [trainer.make_arm(name, start) for name in names]
-    fronted = bool(options.front) and seed == options.seeds[0]
+    first = seed == options.seeds[0]
+    fronted = bool(options.front) and first
     points = make_points(trainer, start) if fronted else []
     task = problem.make_task(seed)
     scores = {arm.name: measure(arm.model, task, "final") for arm in trained}
@@ -88,9 +89,9 @@ def run_seed(
         )
         for arm in trained
     ]
-    drift = _measure_drift(trained, scores, problem, task, options) if seed == options.seeds[0] else {}
+    drift = _measure_drift(trained, scores, problem, task, options) if first else {}
     models = {arm.name: arm.model for arm in trained}
-    energy = measure_energy(models, task.example) if options.energy and seed == options.seeds[0] else {}
+    energy = measure_energy(models, task.example) if options.energy and first else {}
     for record in records:
         record["energy"] = energy.get(record["name"])
         record["drift"] = drift.get(record["name"])

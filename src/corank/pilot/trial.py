@@ -113,10 +113,9 @@ def _measure_table(
     model = (problem.make_start or problem.make_model)().eval()
     example = problem.make_task(options.seeds[0]).example
     table = measure_times(
-        model,
-        example,
+        problem,
+        options.seeds[0],
         work,
-        exclude=problem.keep,
         backend=options.target.backend,
         time_budget=options.target.time_budget,
         threads=options.threads,

@@ -107,10 +107,9 @@ def tune(
     table = None
     if space.timed:
         table = measure_times(
-            (problem.make_start or problem.make_model)().eval(),
-            problem.make_task(options.seeds[0]).example,
+            problem,
+            options.seeds[0],
             out / "work",
-            exclude=problem.keep,
             backend=space.backend,
             time_budget=space.time_budget,
             threads=options.threads,
