@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import json
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from torch import nn
 
 import corank
 from benchmarks.cifar import Block, batches, load_images, resnet
-from benchmarks.record import describe_run, rounded, say, store, stored, table
+from benchmarks.record import describe_run, kept, rounded, say, store, stored, table
 from corank.benchmarks.machine import pinned, usable_threads
 from corank.cost import model_cost
 from corank.decision.intervals import accuracy_interval
@@ -51,7 +51,10 @@ Cut = Callable[[nn.Module, float, "Bench"], nn.Module]
 
 
 class Bench:
-    """What every cut of one network shares."""
+    """What every cut of one network shares; `terms` are those of its latency table, `suffix` its file's."""
+
+    suffix = ""
+    terms: Mapping[str, Any] = MappingProxyType({"time_budget": 150})
 
     def __init__(self, depth: int, cache: Path, seed: int) -> None:
         self.depth, self.cache, self.seed = depth, cache, seed
@@ -81,9 +84,9 @@ class Bench:
 
     def table(self) -> LatencyTable:
         """Return our latency table, measured once."""
-        path = self.cache / f"table{self.depth}.json"
+        path = self.cache / f"table{self.depth}{self.suffix}.json"
         if not path.exists():
-            made = corank.latency_table(self.dense, self.example, backend=PLANNED_FOR, time_budget=150)
+            made = corank.latency_table(self.dense, self.example, backend=PLANNED_FOR, **self.terms)
             write_text(path, made.to_json())
         return LatencyTable.from_json(path.read_text())
 
@@ -150,11 +153,9 @@ def recover(bench: Bench) -> dict[str, Any]:
         for knob in knobs:
             if knob in LEFT_OUT.get(bench.depth, ()):
                 continue
-            kept = bench.cache / f"{bench.depth}-{cut.__name__}-{knob}.json"
-            if not kept.exists():
-                say(f"{way}, {knob}")
-                write_text(kept, json.dumps(_recovered(bench, cut, knob) | {"way": way, "knob": knob}))
-            rows[f"{way}, {knob}"] = json.loads(kept.read_text())
+            path = bench.cache / f"{bench.depth}-{cut.__name__}-{knob}.json"
+            row = kept(path, f"{way}, {knob}", partial(_recovered, bench, cut, knob))
+            rows[f"{way}, {knob}"] = row | {"way": way, "knob": knob}
     return rows
 
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,13 +28,11 @@ from torch import nn
 
 import corank
 from benchmarks.cifar import resnet
-from benchmarks.cifar_rivals import BATCH, CALIBRATION, PLANNED_FOR, Bench, ours, score
+from benchmarks.cifar_rivals import BATCH, CALIBRATION, Bench, ours, score
 from benchmarks.combinations_page import page
-from benchmarks.record import describe_run, rounded, say, store, stored
+from benchmarks.record import describe_run, kept, rounded, say, store, stored
 from corank.benchmarks.machine import pinned, usable_threads
 from corank.cost import model_cost
-from corank.files import write_text
-from corank.latency import LatencyTable
 from corank.layers import is_conv, layer_type
 
 FOR_INT8 = "low rank for int8"
@@ -55,13 +54,8 @@ LASSO = (0.25, 0.5, 1.0)
 class Int8Bench(Bench):
     """The same network and data, with the latency table of int8 files."""
 
-    def table(self) -> LatencyTable:
-        """Return the table, measured once."""
-        path = self.cache / f"table{self.depth}-int8.json"
-        if not path.exists():
-            options = {"backend": PLANNED_FOR, "precision": "int8", "time_budget": 300}
-            write_text(path, corank.latency_table(self.dense, self.example, **options).to_json())
-        return LatencyTable.from_json(path.read_text())
+    suffix = "-int8"
+    terms = MappingProxyType({"precision": "int8", "time_budget": 300})
 
 
 @cache
@@ -193,12 +187,12 @@ def recover(bench: Bench, folder: Path, epochs: int, levels: Sequence[int]) -> l
     for parts in subsets():
         for level in levels if parts else (0,):
             stem = folder / f"{bench.depth}-{'-'.join(parts).replace(' ', '_') or 'dense'}-{level}"
-            kept = stem.with_suffix(".json")
-            if not kept.exists():
-                say(f"{title(parts)}, level {level + 1}")
-                found = recovered(bench, parts, level, epochs, stem)
-                write_text(kept, json.dumps(found | {"parts": parts, "level": level, "stem": str(stem)}))
-            rows.append(json.loads(kept.read_text()))
+            found = kept(
+                stem.with_suffix(".json"),
+                f"{title(parts)}, level {level + 1}",
+                partial(recovered, bench, parts, level, epochs, stem),
+            )
+            rows.append(found | {"parts": list(parts), "level": level, "stem": str(stem)})
     return rows
 
 
@@ -210,11 +204,12 @@ def lasso(bench: Bench, folder: Path, epochs: int) -> list[dict[str, Any]]:
     rows = []
     for parts in ((), ("low rank",)):
         for strength in LASSO:
-            kept = folder / f"{bench.depth}-lasso-{title(parts).replace(' ', '_')}-{strength}.json"
-            if not kept.exists():
-                say(f"{title(parts)}, lasso {strength}")
-                write_text(kept, json.dumps(_lassoed(bench, parts, strength, epochs)))
-            rows.append(json.loads(kept.read_text()))
+            found = kept(
+                folder / f"{bench.depth}-lasso-{title(parts).replace(' ', '_')}-{strength}.json",
+                f"{title(parts)}, lasso {strength}",
+                partial(_lassoed, bench, parts, strength, epochs),
+            )
+            rows.append(found)
     return rows
 
 
@@ -309,10 +304,10 @@ def main() -> None:
             return
         time_all(bench, rows, options.threads)
         run = describe_run(options.seed)
-    kept = sorted(options.cache.glob(f"{options.depth}-lasso-*.json"))
+    lassoed = sorted(options.cache.glob(f"{options.depth}-lasso-*.json"))
     found = {
         "rows": [{key: one for key, one in row.items() if key != "stem"} for row in rows],
-        "lasso": [json.loads(one.read_text()) for one in kept],
+        "lasso": [json.loads(one.read_text()) for one in lassoed],
         "epochs": epochs,
         "images": sum(len(labels) for _, labels in bench.train),
         "batch": BATCH,

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,10 @@ from benchmarks.evidence_arms import ARMS, Start
 from benchmarks.evidence_networks import NETWORKS
 from benchmarks.evidence_page import write_page
 from benchmarks.real_network import RUNS
-from benchmarks.record import describe_run, say
-from benchmarks.recoveries import CALIBRATION, cut
+from benchmarks.record import describe_run, kept
+from benchmarks.recoveries import CALIBRATION, cut, plan_from
 from corank.cost import model_cost
 from corank.data.tasks import Task
-from corank.files import write_text
 from corank.pilot.problem import Problem
 from corank.pilot.scores import dev_score, measure
 from corank.recovery import default_optimizer
@@ -99,11 +98,8 @@ class Runner:
         """Return a row for each cut."""
         rows = []
         for ratio in cuts:
-            kept = self.folder / trial.name / f"{ratio:g}.json"
-            if not kept.exists():
-                say(f"{trial.name}, {ratio:g}")
-                write_text(kept, json.dumps(self._run(trial, ratio)))
-            rows.append(json.loads(kept.read_text()))
+            path = self.folder / trial.name / f"{ratio:g}.json"
+            rows.append(kept(path, f"{trial.name}, {ratio:g}", partial(self._run, trial, ratio)))
         return rows
 
     def _run(self, trial: Trial, ratio: float) -> dict[str, Any]:
@@ -134,7 +130,6 @@ class Runner:
         arm = ARMS[trial.arm]
         set_seed(trial.seed)
         task, model = self.problem.make_task(trial.seed), self.start()
-        start = dev_score(model, task)
         strength = trial.strength * (self.network.dose if arm.dosed else 1.0)
         steps = self.stage.before * len(task.train)
         regularizer = optimizer = None
@@ -162,18 +157,15 @@ class Runner:
             "learning_rate": trial.learning_rate,
             "strength": trial.strength,
             "seed": trial.seed,
-            "start": start,
-            "before": dev_score(model, task),
+            "before": course[-1],
             "rank_ratio": spectrum.rank_ratio(),
             "ranks": ranks,
         }
         return task, model, found
 
     def _plan(self, model: nn.Module, task: Task, seed: int) -> corank.Plan:
-        samples = self.problem.make_task(seed + 1).train
-        batches = [batch for batch, _ in zip(samples, range(CALIBRATION), strict=False)]
-        stats = corank.calibrate(model, batches, inputs=True)
-        return corank.plan(model, corank.Budget(macs=min(self.cuts)), example=task.example, stats=stats)
+        batches = list(islice(self.problem.make_task(seed + 1).train, CALIBRATION))
+        return plan_from(model, min(self.cuts), task, batches)[0]
 
     def _train(
         self,
@@ -181,7 +173,7 @@ class Runner:
         task: Task,
         epochs: int,
         optimizer: torch.optim.Optimizer,
-        kept: Path,
+        path: Path,
         seed: int,
         course: list[float],
         regularizer: Any = None,
@@ -196,7 +188,7 @@ class Runner:
             scheduler=CosineAnnealingLR(optimizer, epochs * len(task.train)),
             force=regularizer,
             precision=self.network.precision,
-            checkpoint=corank.Checkpoint(kept, keep={"course": _Course(course)}),
+            checkpoint=corank.Checkpoint(path, keep={"course": _Course(course)}),
             after_epoch=lambda _: course.append(dev_score(model, task)),
             progress=False,
         )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from benchmarks.rank_rivals import kernels
+from benchmarks.rank_rivals import kernels, nuclear_subgradient, pat_groups, truncated
 from corank import AutoStrength, ForceRegularizer, Plan
 from corank.recovery import default_optimizer
 
@@ -72,8 +72,7 @@ class NuclearNorm(Rival):
     @torch.no_grad()
     def before(self) -> None:
         for weight in self.weights:
-            u, _, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-            weight.grad.add_((u @ vh).view_as(weight), alpha=self.strength)
+            weight.grad.add_(nuclear_subgradient(weight), alpha=self.strength)
 
 
 class Truncation(Rival):
@@ -84,9 +83,7 @@ class Truncation(Rival):
         if self.step % TRUNCATE_EVERY:
             return
         for weight in self.weights:
-            u, s, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-            kept = int((s.square().cumsum(0) / s.square().sum() < self.strength).sum()) + 1
-            weight.copy_(((u[:, :kept] * s[:kept]) @ vh[:kept]).view_as(weight))
+            weight.copy_(truncated(weight, self.strength))
 
 
 def pat_optimizer(model: nn.Module, learning_rate: float, strength: float) -> Optimizer:
@@ -94,14 +91,9 @@ def pat_optimizer(model: nn.Module, learning_rate: float, strength: float) -> Op
     from torchao.prototype.pat.optim import PruneOptimizer
 
     base = default_optimizer(model, learning_rate)
-    forced = {id(one) for one in kernels(model)}
-    (group,) = base.param_groups
-    rest = [one for one in group["params"] if id(one) not in forced]
-    group["params"] = rest
-    options = {"prox_type": "ProxNuclearNorm", "group_type": "SVDGrouper", "reg_lambda": strength}
-    base.add_param_group(
-        {**{k: v for k, v in group.items() if k != "params"}, "params": kernels(model), **options}
-    )
+    terms = {key: value for key, value in base.param_groups.pop().items() if key != "params"}
+    for group in pat_groups(model, strength):
+        base.add_param_group(terms | group)
     return PruneOptimizer(base)
 
 

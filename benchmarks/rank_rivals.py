@@ -25,15 +25,33 @@ def kernels(model: nn.Module) -> list[Tensor]:
     return [layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d)]
 
 
+def nuclear_subgradient(weight: Tensor) -> Tensor:
+    """Return U Vᵀ of the filters, in the weight's shape."""
+    u, _, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+    return (u @ vh).view_as(weight)
+
+
+def truncated(weight: Tensor, energy: float) -> Tensor:
+    """Return the filters cut to the rank that keeps a share of their energy, in the weight's shape."""
+    u, s, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+    kept = int((s.square().cumsum(0) / s.square().sum() < energy).sum()) + 1
+    return ((u[:, :kept] * s[:kept]) @ vh[:kept]).view_as(weight)
+
+
+def pat_groups(model: nn.Module, strength: float) -> list[dict[str, object]]:
+    """Return the parameters in two groups: the convolutions with PAT's proximal step, and the rest."""
+    forced = kernels(model)
+    mine = {id(one) for one in forced}
+    options = {"prox_type": "ProxNuclearNorm", "group_type": "SVDGrouper", "reg_lambda": strength}
+    rest = [one for one in model.parameters() if id(one) not in mine]
+    return [{"params": forced, **options}, {"params": rest}]
+
+
 def pat_step(model: nn.Module) -> Step:
     """torchao's PAT: the proximal step of the nuclear norm on each convolution, after the optimizer's."""
     from torchao.prototype.pat.optim import PruneOptimizer
 
-    forced = kernels(model)
-    mine = {id(one) for one in forced}
-    options = {"prox_type": "ProxNuclearNorm", "group_type": "SVDGrouper", "reg_lambda": 1e-4}
-    rest = [one for one in model.parameters() if id(one) not in mine]
-    return PruneOptimizer(sgd([{"params": forced, **options}, {"params": rest}])).step
+    return PruneOptimizer(sgd(pat_groups(model, 1e-4))).step
 
 
 def nuclear_step(model: nn.Module, strength: float = 1e-4) -> Step:
@@ -43,8 +61,7 @@ def nuclear_step(model: nn.Module, strength: float = 1e-4) -> Step:
     @torch.no_grad()
     def step() -> None:
         for weight in kernels(model):
-            u, _, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-            weight.grad.add_((u @ vh).view_as(weight), alpha=strength)
+            weight.grad.add_(nuclear_subgradient(weight), alpha=strength)
         optimizer.step()
 
     return step
@@ -58,9 +75,7 @@ def trp_step(model: nn.Module, energy: float = 0.85) -> Step:
     def step() -> None:
         optimizer.step()
         for weight in kernels(model):
-            u, s, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-            kept = int((s.square().cumsum(0) / s.square().sum() < energy).sum()) + 1
-            weight.copy_(((u[:, :kept] * s[:kept]) @ vh[:kept]).view_as(weight))
+            weight.copy_(truncated(weight, energy))
 
     return step
 

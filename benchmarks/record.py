@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,14 @@ def rounded(value: Any, digits: int = 5) -> Any:
     if isinstance(value, Mapping):
         return {key: rounded(one, digits) for key, one in value.items()}
     return [rounded(one, digits) for one in value] if isinstance(value, list | tuple) else value
+
+
+def kept(path: Path, text: str, make: Callable[[], Any]) -> Any:
+    """Return what a JSON file holds; where it is not there yet, say what is made, make it and keep it."""
+    if not path.exists():
+        say(text)
+        write_text(path, json.dumps(make()))
+    return json.loads(path.read_text())
 
 
 def say(text: str) -> None:

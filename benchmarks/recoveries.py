@@ -12,10 +12,9 @@ without. All choices of the kind that defaults are made of, so final is not read
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict, dataclass
-from itertools import product
-from pathlib import Path
+from functools import partial
+from itertools import islice, product
 from statistics import fmean
 from typing import Any
 
@@ -25,9 +24,8 @@ from torch import nn
 import corank
 from benchmarks.cifar import resnet
 from benchmarks.real_network import RUNS, make_problem
-from benchmarks.record import describe_run, rounded, say, store, table
+from benchmarks.record import describe_run, kept, rounded, say, store, table
 from corank.cost import model_cost
-from corank.files import write_text
 from corank.pilot.scores import dev_score
 from corank.replay import set_seed
 from corank.tasks import Task
@@ -62,11 +60,18 @@ def arms() -> list[Arm]:
     ]
 
 
+def plan_from(
+    model: nn.Module, ratio: float, task: Task, batches: list[Any]
+) -> tuple[corank.Plan, dict[str, corank.Moments]]:
+    """Plan a cut from the outputs on some batches; return what was measured too."""
+    stats = corank.calibrate(model, batches, inputs=True)
+    return corank.plan(model, corank.Budget(macs=ratio), example=task.example, stats=stats), stats
+
+
 def cut(model: nn.Module, factors: str, ratio: float, task: Task, samples: Any) -> nn.Module:
     """Cut a network to a share of its multiply-accumulates, every way with the same plan."""
-    batches = [batch for batch, _ in zip(samples, range(CALIBRATION), strict=False)]
-    stats = corank.calibrate(model, batches, inputs=True)
-    made = corank.plan(model, corank.Budget(macs=ratio), example=task.example, stats=stats)
+    batches = list(islice(samples, CALIBRATION))
+    made, stats = plan_from(model, ratio, task, batches)
     if factors == "asymmetric":
         return corank.decompose(model, made, stats, asymmetric=batches)
     small = corank.decompose(model, made, stats)
@@ -154,12 +159,10 @@ def main() -> None:
     folder = RUNS / "recoveries" / f"{given.depth}-{given.ratio:g}-{given.epochs}-{given.files or 'all'}"
     rows = []
     for arm in arms():
-        kept: Path = folder / f"{arm.name}-{given.seed}.json"
-        if not kept.exists() and given.arms in (None, arm.factors):
-            found = recover(arm, given.depth, given.ratio, given.epochs, given.seed, given.files)
-            write_text(kept, json.dumps(found))
-        if kept.exists():
-            rows.append(json.loads(kept.read_text()))
+        path = folder / f"{arm.name}-{given.seed}.json"
+        if path.exists() or given.arms in (None, arm.factors):
+            terms = (arm, given.depth, given.ratio, given.epochs, given.seed, given.files)
+            rows.append(kept(path, arm.name, partial(recover, *terms)))
             say(f"{arm.name}: {', '.join(f'{100 * one:.2f}' for one in rows[-1]['dev'])}")
     if given.files is None and len(rows) == len(arms()):
         run = describe_run(given.seed, f"trained in bfloat16, judged in float32, torch {torch.__version__}")

@@ -12,6 +12,7 @@ from torch import nn
 import corank
 from corank.cost import model_cost
 from corank.decision.comparison import compare
+from corank.decision.results import SCHEMA
 from corank.pilot.scores import describe, is_share, measure
 from examples.study import KEPT, SEED, Study
 
@@ -66,7 +67,7 @@ def measure_arms(
             }
         )
     scale = {"name": key, "higher_is_better": dense.higher_is_better, "share": is_share(dense)}
-    result = {"schema": 2, "protocol": {"metric": scale, "batch": times.batch}, "arms": rows}
+    result = {"schema": SCHEMA, "protocol": {"metric": scale, "batch": times.batch}, "arms": rows}
     decision = corank.gate(result, corank.Policy(**(study.policy or {})))
     return {**result, "decision": decision.to_dict(), "notes": list(times.notes)}
 
