@@ -37,7 +37,8 @@ class Headroom:
     """Speedups of the whole network if every layer that gains is split, and what bounds them.
 
     `speedups` is by rank ratio, `best` with the fastest measured split of each layer, `bound` what it would
-    be if the layers that can be split took no time at all (Amdahl).
+    be if the layers that can be split took no time at all (Amdahl). `weight_bytes` are those of dense, and
+    of the network of `best`.
     """
 
     backend: str
@@ -53,6 +54,7 @@ class Headroom:
     machine: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    weight_bytes: tuple[int, int] | None = None
 
     @property
     def worth_it(self) -> bool:
@@ -83,7 +85,13 @@ class Headroom:
 
         def make(values: dict[str, Any]) -> Headroom:
             layers = tuple(LayerHeadroom(**one) for one in values.pop("layers"))
-            return cls(layers=layers, notes=tuple(values.pop("notes")), **values)
+            sizes = values.pop("weight_bytes", None)
+            return cls(
+                layers=layers,
+                notes=tuple(values.pop("notes")),
+                weight_bytes=None if sizes is None else (sizes[0], sizes[1]),
+                **values,
+            )
 
         return read_document(text, "headroom", SCHEMA, make)
 

@@ -63,6 +63,24 @@ def test_the_whole_network_by_amdahl(pays):
     assert Headroom.from_json(found.to_json()) == found
 
 
+def test_the_weights_are_those_of_the_fastest_splits(pays):
+    pays(0.5)
+    net = make_net()
+    found = headroom(net, EXAMPLE, progress=False)
+    gains = {one.layer: one for one in found.layers if one.method is not None}
+    dense = best = sum(
+        tensor.numel() * tensor.element_size() for tensor in (*net.parameters(), *net.buffers())
+    )
+    for name, one in gains.items():
+        made = corank.plan(net, corank.Ranks({name: one.rank}, method=one.method), example=EXAMPLE)
+        small = corank.decompose(net, made)
+        best -= 4 * (sum(map(torch.numel, net.parameters())) - sum(map(torch.numel, small.parameters())))
+    assert found.weight_bytes == (dense, best)
+    assert best < dense
+    pays(1.5)
+    assert headroom(net, EXAMPLE, progress=False).weight_bytes == (dense, dense)
+
+
 def test_what_does_not_gain_stays_dense_and_is_not_worth_it(pays):
     pays(1.5)
     found = headroom(make_net(), EXAMPLE, progress=False)

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from corank.decision.economics import DAYS, Economics, Measured, as_dict, estimate, money_lines
+from corank.decision.economics import DAYS, Economics, Measured, as_dict, estimate
 from corank.errors import CorankError
 from corank.headrooms import Headroom
 from corank.pilot.conclusion import conclude
+from corank.pilot.money_lines import money_lines
 from tests.cli.running import corank as run
 from tests.pilot.sample import make_result
 
@@ -57,7 +58,7 @@ def test_what_is_slower_never_pays_back():
     assert found["saving_per_month"] < 0
     assert found["payback_months"] is None
     assert found["payback_months_ci"][1] is None
-    assert "paid back never" in money_lines(TERMS, found)[2]
+    assert "paid back never" in money_lines(TERMS, found)[-1]
 
 
 def test_the_sensitivity_is_the_estimate_with_one_number_changed():
@@ -76,14 +77,6 @@ def test_money_is_written_as_the_locale_does():
     assert replace(TERMS, currency="EUR", locale="de_DE").money(-1234.5).startswith("-1.234,50")
 
 
-def test_a_bound_is_called_one():
-    said = " ".join(money_lines(TERMS, estimate(TERMS, replace(MEASURED, interval=None)), bound=True))
-    assert "at least" in said
-    assert "Saving per month: at most" in said
-    assert "at the earliest" in said
-    assert "interval" not in said
-
-
 def test_a_result_keeps_its_numbers_when_it_is_concluded_again():
     result = make_result()
     assert Economics(**result["economics"]["terms"]).currency == "EUR"
@@ -99,7 +92,17 @@ def test_a_result_keeps_its_numbers_when_it_is_concluded_again():
 
 def test_headroom_tells_the_money_as_a_bound(run, tmp_path, monkeypatch):
     found = Headroom(
-        "torch", 1, "float32", 8, 16.0, (), {}, {"0.125": 2.0, "0.25": 1.8, "0.5": 1.2}, 2.0, 9.0
+        "torch",
+        1,
+        "float32",
+        8,
+        16.0,
+        (),
+        {},
+        {"0.125": 2.0, "0.25": 1.8, "0.5": 1.2},
+        2.0,
+        9.0,
+        weight_bytes=(2**21, 2**20),
     )
     monkeypatch.setattr("corank.benchmarks.headroom.headroom", lambda *_, **__: found)
     (tmp_path / "costs.toml").write_text("cost_per_hour = 3.6\nrequests_per_day = 1e6\nutilisation = 1.0")
@@ -108,6 +111,10 @@ def test_headroom_tells_the_money_as_a_bound(run, tmp_path, monkeypatch):
     assert out.startswith("worth it")
     assert "cost $2.00 before and at least $1.00 after" in out
     assert "Saving per month: at most $30.44" in out
+    assert "weights in all instances take 2.00 MiB before and at least 1.00 MiB after" in out
+    assert (
+        "requests per day at 500,000 or 2,000,000, the saving per month is at most $15.22 or at most" in out
+    )
 
 
 @pytest.mark.parametrize(

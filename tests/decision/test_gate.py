@@ -44,6 +44,7 @@ def test_what_is_good_in_every_check_advances_to_the_next_stage(good):
         "worst slice": "advance",
         "drift": "not judged",
         "memory": "advance",
+        "seeds": "advance",
     }
     assert decision.stage.name == "shadow"
     assert corank.gate(good, stage="1%").stage.name == "10%"
@@ -134,6 +135,37 @@ def test_a_slice_that_loses_too_much_is_named(good):
     rows[3]["ci"] = [-0.2, -0.051]
     assert corank.gate(good).verdict == "roll back"
     assert corank.gate(good, {"worst_slice": None}).verdict == "advance"
+
+
+def _spread(accuracy, speedup):
+    return {
+        "seeds": [0, 7],
+        "arms": {
+            "dense": {"accuracy": [0.95, 0.94], "speedup": {"torch": [None, None]}},
+            "force": {"accuracy": accuracy, "speedup": {"torch": speedup}},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "speedup", "outcome", "said"),
+    [
+        (
+            [0.95, 0.938],
+            [1.5, 1.4],
+            "advance",
+            "of 2 seeds, seed 7 loses most, 0.20 points, within the limit",
+        ),
+        ([0.99, 0.93], [1.5, 1.4], "hold", "seed 7 loses most, 1.00 points, beyond the limit of 0.50 points"),
+        ([0.95, 0.94], [1.5, 1.02], "hold", "seed 7 is the slowest, 1.02 times as fast on torch, below"),
+        ([0.95, None], [1.5, 1.02], "not judged", "one seed alone was trained"),
+    ],
+)
+def test_every_seed_must_hold(good, accuracy, speedup, outcome, said):
+    good["spread"] = _spread(accuracy, speedup)
+    (check,) = (one for one in corank.gate(good).checks if one.name == "seeds")
+    assert check.outcome == outcome
+    assert said in check.reason
 
 
 def test_a_metric_that_is_no_share_has_a_margin_of_its_dense_value(good):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from corank.benchmarks.memory import weight_bytes
 from corank.benchmarks.onnx_layers import OnnxNetwork, read_layers
 from corank.benchmarks.table import Terms, time_survey, whole_key
 from corank.benchmarks.table_ranks import Methods
@@ -88,7 +89,7 @@ def headroom(
             network.eval()
             batch = first.shape[0] if first.dim() else 1
             table = time_survey(survey, terms, run_network, whole_key(network, survey), batch, start)
-        return sum_up(table, survey)
+        return sum_up(table, survey, weight_bytes(network))
     path = Path(model)
     engine = backend or "onnxruntime"
     if engine not in FILE_ENGINES:
@@ -105,11 +106,15 @@ def headroom(
         return prepare_file(engine, path, _arrays(file, seed), threads, folder, used).run
 
     batch = next(iter(file.inputs.values()))[0][0] if file.inputs else 1
-    return sum_up(time_survey(survey, terms, run_file, key, batch, start), survey)
+    table = time_survey(survey, terms, run_file, key, batch, start)
+    return sum_up(table, survey, path.stat().st_size)
 
 
-def sum_up(table: LatencyTable, survey: Survey) -> Headroom:
-    """Return what a table says about the whole network, at each rank ratio and at best."""
+def sum_up(table: LatencyTable, survey: Survey, size: int) -> Headroom:
+    """Return what a table says about the whole network, at each rank ratio and at best.
+
+    `size` is that of the network's weights, in bytes.
+    """
     dense = {name: table.dense(name).ms for name in table.layers}
     total = sum(dense.values())
     scale = min(1.0, table.whole_ms / total)
@@ -152,6 +157,7 @@ def sum_up(table: LatencyTable, survey: Survey) -> Headroom:
         machine=table.machine,
         versions=table.versions,
         notes=tuple(notes),
+        weight_bytes=(size, size - sum(_saved_bytes(survey, one) for one in layers)),
     )
 
 
@@ -170,6 +176,18 @@ def _layer(table: LatencyTable, survey: Survey, name: str, share: float) -> Laye
     }
     best = min(splits, key=lambda row: row.ms)
     return LayerHeadroom(name, share, full[best.method], speedups, best.method, best.rank, dense.ms / best.ms)
+
+
+def _saved_bytes(survey: Survey, one: LayerHeadroom) -> int:
+    """Return the bytes of weights that a layer's fastest split does without."""
+    if one.method is None or one.rank is None or one.best <= 1:
+        return 0
+    layer = survey.units[next(iter(survey.calls[one.layer]))].layer
+    return _parameter_bytes(layer) - _parameter_bytes(METHODS[one.method].structure(layer, one.rank))
+
+
+def _parameter_bytes(layer: nn.Module) -> int:
+    return sum(each.numel() * each.element_size() for each in layer.parameters())  # also on meta
 
 
 def _whole(speedups: Mapping[str, float], shares: Mapping[str, float]) -> float:

@@ -37,8 +37,9 @@ def headroom(
     """
     from corank.benchmarks.headroom import headroom as measure
     from corank.cli.models import load_model, make_example
-    from corank.decision.economics import Economics, Measured, estimate, money_lines
+    from corank.decision.economics import Economics, Measured, estimate
     from corank.files import write_text
+    from corank.pilot.money_lines import money_lines, sensitivity_lines
     from corank.targets import Target
 
     if quiet:
@@ -60,6 +61,7 @@ def headroom(
         write_text(out, found.to_json())
     typer.echo(str(found))
     if numbers is not None:
-        best = Measured(found.backend, found.whole_ms, found.batch, found.best)
-        for line in money_lines(numbers, estimate(numbers, best), bound=True):
-            typer.echo(line)
+        best = Measured(found.backend, found.whole_ms, found.batch, found.best, peaks=found.weight_bytes)
+        gained = estimate(numbers, best)
+        lines = money_lines(numbers, gained, bound=True) + sensitivity_lines(numbers, gained, bound=True)
+        typer.echo("\n".join(lines))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
 
 from corank.decision.intervals import samples_needed
+from corank.decision.losses import Scale, scale_of
 from corank.decision.policy import Policy
-from corank.wording import named, say
+from corank.wording import mark, named, say
 
 Outcome = Literal["advance", "hold", "roll back", "not judged"]
 _Z = 1.959964  # half the width of a 95% interval, in standard errors
@@ -35,43 +36,6 @@ class Check:
     interval: tuple[float, float] | None = None
     limit: float | None = None
     needs: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How losses of the deciding metric are counted and told: in points of a share, or as they are."""
-
-    name: str
-    higher: bool
-    share: bool
-    whole: float  # what a limit is a fraction of
-
-    def loss(self, change: float) -> float:
-        """Turn a change into a loss, above 0 where it got worse."""
-        return 0.0 - change if self.higher else change  # never -0.0
-
-    def losses(self, interval: Sequence[float]) -> tuple[float, float]:
-        """Turn an interval of a change into one of a loss."""
-        low, high = sorted(self.loss(end) for end in interval)
-        return low, high
-
-    def told(self, loss: float) -> str:
-        """Write a loss."""
-        return say("{number} points", number=f"{100 * loss:.2f}") if self.share else f"{loss:.3g}"
-
-    def reach(self, low: float, high: float) -> str:
-        """Write an interval of losses, its unit once."""
-        least = f"{100 * low:.2f}" if self.share else self.told(low)
-        return say("{low} to {high}", low=least, high=self.told(high))
-
-
-def scale_of(result: Mapping[str, Any], dense: Mapping[str, Any]) -> Scale:
-    """Return how the deciding metric of a result counts losses."""
-    metric = result["protocol"].get("metric") or {}
-    share = bool(metric.get("share", True))
-    value = abs(float(dense.get("accuracy") or 0.0))
-    name, higher = named(str(metric.get("name", "accuracy"))), bool(metric.get("higher_is_better", True))
-    return Scale(name, higher, share, 1.0 if share else value)
 
 
 Checker = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], Policy], Check]
@@ -180,14 +144,8 @@ def check_slices(
         loss=scale.told(loss),
         samples=f"{worst['samples']:,}",
     )
-    outcome: Outcome = "roll back" if certain else "hold" if loss > limit else "advance"
-    told_limit = say("the limit of {limit}", limit=scale.told(limit))
-    why = {
-        "roll back": say("beyond {limit} for certain", limit=told_limit),
-        "hold": say("beyond {limit}", limit=told_limit),
-        "advance": say("within {limit}", limit=told_limit),
-    }[outcome]
-    return Check(say("worst slice"), outcome, _both(told, why), loss, ends, limit)
+    beyond = mark("beyond {limit}") if loss > limit else None
+    return _held_to(limit, scale, say("worst slice"), told, loss, ends, certain=bool(certain), beyond=beyond)
 
 
 def check_drift(
@@ -212,14 +170,51 @@ def check_drift(
         loss=scale.told(loss),
         interval=scale.reach(low, high),
     )
-    outcome: Outcome = "roll back" if certain else "hold" if high > limit else "advance"
-    told_limit = say("the limit of {limit}", limit=scale.told(limit))
-    why = {
-        "roll back": say("beyond {limit} for certain", limit=told_limit),
-        "hold": say("which reaches beyond {limit}", limit=told_limit),
-        "advance": say("within {limit}", limit=told_limit),
-    }[outcome]
-    return Check(say("drift"), outcome, _both(told, why), loss, (low, high), limit)
+    beyond = mark("which reaches beyond {limit}") if high > limit else None
+    return _held_to(limit, scale, say("drift"), told, loss, (low, high), certain=bool(certain), beyond=beyond)
+
+
+def check_seeds(
+    result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str, Any], policy: Policy
+) -> Check:
+    """Where several seeds were trained, none loses more than the margin or misses the minimum speed."""
+    spread = result.get("spread") or {}
+    mine, whole = (spread.get("arms", {}).get(one) or {} for one in (arm["name"], "dense"))
+    accuracies = zip(
+        mine.get("accuracy", ()), whole.get("accuracy", ()), spread.get("seeds", ()), strict=False
+    )
+    scale = scale_of(result, dense)
+    losses = [(scale.loss(one - two), seed) for one, two, seed in accuracies if None not in (one, two)]
+    if len(losses) < 2 or not scale.whole:
+        return Check(say("seeds"), "not judged", say("one seed alone was trained"))
+    speeds = [
+        (speed, engine, seed)
+        for engine, values in (mine.get("speedup") or {}).items()
+        if policy.engines is None or engine in policy.engines
+        for speed, seed in zip(values, spread["seeds"], strict=False)
+        if speed is not None
+    ]
+    slowest = min(speeds, default=None)
+    if slowest is not None and slowest[0] < policy.minimum_speedup:
+        told = say(
+            "of {seeds} seeds, seed {seed} is the slowest, {speedup} times as fast on {engine}",
+            seeds=len(losses),
+            seed=slowest[2],
+            speedup=f"{slowest[0]:.2f}",
+            engine=slowest[1],
+        )
+        limit = say("the minimum of {limit}", limit=f"{policy.minimum_speedup:g}")
+        why = say("below {limit}", limit=limit)
+        return Check(say("seeds"), "hold", _both(told, why), slowest[0], None, policy.minimum_speedup)
+    (loss, seed), margin = max(losses), policy.margin * scale.whole
+    told = say(
+        "of {seeds} seeds, seed {seed} loses most, {loss}",
+        seeds=len(losses),
+        seed=seed,
+        loss=scale.told(loss),
+    )
+    beyond = mark("beyond {limit}") if loss > margin else None
+    return _held_to(margin, scale, say("seeds"), told, loss, None, certain=False, beyond=beyond)
 
 
 def check_memory(
@@ -243,8 +238,37 @@ def check_memory(
     return Check(say("memory"), outcome, _both(told, why), shares[engine], None, policy.memory)
 
 
+def _held_to(
+    limit: float,
+    scale: Scale,
+    name: str,
+    told: str,
+    loss: float,
+    interval: tuple[float, float] | None,
+    *,
+    certain: bool,
+    beyond: str | None,
+) -> Check:
+    """Judge a loss by a limit: beyond it for certain, beyond it as `beyond` says, or within it."""
+    told_limit = say("the limit of {limit}", limit=scale.told(limit))
+    outcome: Outcome = "advance"
+    why = say("within {limit}", limit=told_limit)
+    if certain:
+        outcome, why = "roll back", say("beyond {limit} for certain", limit=told_limit)
+    elif beyond is not None:
+        outcome, why = "hold", say(beyond, limit=told_limit)
+    return Check(name, outcome, _both(told, why), loss, interval, limit)
+
+
 def _both(told: str, why: str) -> str:
     return say("{told}, {why}", told=told, why=why)
 
 
-CHECKS: tuple[Checker, ...] = (check_accuracy, check_speed, check_slices, check_drift, check_memory)
+CHECKS: tuple[Checker, ...] = (
+    check_accuracy,
+    check_speed,
+    check_slices,
+    check_drift,
+    check_memory,
+    check_seeds,
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import ceil, isfinite
 from pathlib import Path
@@ -12,7 +11,6 @@ from corank.cut_targets import require_key
 from corank.errors import CorankError
 from corank.extras import import_extra
 from corank.files import read_toml
-from corank.wording import say
 from corank.wording.catalogue import locale
 
 DAYS = 365.25 / 12  # of a month
@@ -200,61 +198,6 @@ def sensitivity_table(terms: Economics, measured: Measured) -> list[dict[str, An
         savings = [_saving(terms, seconds, one) for one in measured.interval]
         rows.append({"name": "speedup", "values": list(measured.interval), "savings": savings})
     return rows
-
-
-def money_lines(terms: Economics, found: Mapping[str, Any], *, bound: bool = False) -> list[str]:
-    """Say in sentences what `estimate` found.
-
-    Args:
-        terms: the user's numbers, for currency and locale.
-        found: what `estimate` returned.
-        bound: whether the speedup is one that was not reached, only a bound.
-    """
-    money = terms.money
-
-    def at_most(amount: float) -> str:
-        return say("at most {amount}", amount=money(amount)) if bound else money(amount)
-
-    cost, count = found["cost_per_million"], found["instances"]
-    after = say("at least {amount}", amount=money(cost["after"])) if bound else money(cost["after"])
-    ends, saving = found["saving_per_month_ci"], at_most(found["saving_per_month"])
-    if ends is not None:
-        reach = say("{low} to {high}", low=money(ends[0]), high=money(ends[1]))
-        saving = say("{value} (95% interval {interval})", value=saving, interval=reach)
-    return [
-        say(
-            "A million inferences on {engine} cost {before} before and {after} after.",
-            engine=found["engine"],
-            before=money(cost["before"]),
-            after=after,
-        ),
-        say(
-            "Saving per month: {saving}, as far as instances follow the load; in whole instances {whole} "
-            "({before} before, {after} after).",
-            saving=saving,
-            whole=at_most(found["saving_per_month_whole_instances"]),
-            before=count["whole_before"],
-            after=count["whole_after"],
-        ),
-        _pays_back(money(found["investment"]), found["payback_months"], bound),
-    ]
-
-
-def _pays_back(invested: str, months: float | None, bound: bool) -> str:
-    if months is None:
-        return say("The {invested} that it takes are paid back never.", invested=invested)
-    months_told = f"{months:.1f}"
-    if bound:
-        return say(
-            "The {invested} that it takes are paid back at the earliest after {months} months.",
-            invested=invested,
-            months=months_told,
-        )
-    return say(
-        "The {invested} that it takes are paid back after {months} months.",
-        invested=invested,
-        months=months_told,
-    )
 
 
 def as_dict(terms: Economics) -> dict[str, Any]:

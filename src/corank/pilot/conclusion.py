@@ -6,13 +6,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corank.decision.economics import Economics, Measured, as_dict, estimate, money_lines
+from corank.decision.economics import Economics, Measured, as_dict, estimate
 from corank.decision.gate import gate
 from corank.decision.policy import Policy
 from corank.decision.results import candidate_arm, reference_arm
 from corank.errors import CorankError
 from corank.pilot.headline import findings, headline
 from corank.pilot.meeting import meeting, plain_sentence
+from corank.pilot.money_lines import money_lines
 from corank.pilot.proof import what_it_proves
 from corank.wording import language
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from corank.decision.checks import scale_of
 from corank.decision.intervals import samples_needed
+from corank.decision.losses import scale_of
 from corank.decision.policy import Policy
 from corank.decision.results import reference_arm
 from corank.wording import mark, say

@@ -72,6 +72,14 @@ MESSAGES = {
     "peak memory was not measured": "最大メモリが測定されていません",
     "the policy leaves memory open": "方針でメモリは判定の対象外です",
     "peak memory is {share} of dense's on {engine}": "{engine}での最大メモリは元の{share}",
+    "seeds": "シード",
+    "one seed alone was trained": "学習したシードは1つだけです",
+    "of {seeds} seeds, seed {seed} is the slowest, {speedup} times as fast on {engine}": (
+        "{seeds}個のシードのうち最も遅いのはシード{seed}で、{engine}で元の{speedup}倍の速さ"
+    ),
+    "of {seeds} seeds, seed {seed} loses most, {loss}": (
+        "{seeds}個のシードのうち低下が最も大きいのはシード{seed}で、{loss}"
+    ),
     # slices, drift, folds, energy
     "Classes and slices: {arm}": "クラスと区分：{arm}",
     "{kind}, {samples} samples": "{kind}、{samples}件",
@@ -128,6 +136,15 @@ MESSAGES = {
     "({before} before, {after} after).": (
         "月の節約額は、台数が負荷に応じて増減する場合で{saving}、インスタンスの台数で見ると{whole}です"
         "（前{before}台、後{after}台）。"
+    ),
+    "The weights in all instances take {before} before and at least {after} after.": (
+        "全インスタンスの重みの容量は、前が{before}、後が少なくとも{after}です。"
+    ),
+    "All instances take {before} of memory at the peak before and {after} after.": (
+        "全インスタンスの最大メモリの合計は、前が{before}、後が{after}です。"
+    ),
+    "With {name} at {low} or {high}, the saving per month is {less} or {more}.": (
+        "{name}が{low}または{high}のとき、月の節約額は{less}または{more}です。"
     ),
     "The {invested} that it takes are paid back never.": "必要な投資額{invested}は回収できません。",
     "The {invested} that it takes are paid back at the earliest after {months} months.": (
