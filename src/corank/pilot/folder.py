@@ -62,10 +62,13 @@ def close_work(work: Path) -> None:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder for this process until it ends, however it ends.
 
-    Raises: FileError, when another process holds it.
+    Args:
+        out: the folder.
+        wait: for another process that holds it.
+    Raises: FileError, when another process holds it and this one is not to wait.
     """
     try:
         import fcntl
@@ -76,7 +79,7 @@ def locked(out: Path) -> Iterator[None]:
     handle = os.open(out, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise FileError(
                 f"{out}: another run is at work in this folder. Wait for it, or choose another folder."
@@ -84,6 +87,23 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_free(folder: Path) -> bool:
+    """Say whether no process holds a folder."""
+    try:
+        with locked(folder):
+            return True
+    except FileError:
+        return False
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if absent; wait for another process that is at work in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=True):
+        yield
 
 
 def finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

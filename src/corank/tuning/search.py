@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from corank.pilot.arm import Arm
 from corank.pilot.arm_files import drop_stages
 from corank.pilot.arms import UNFORCED, Trainer
 from corank.pilot.checks import check_problem
-from corank.pilot.folder import differences, locked
+from corank.pilot.folder import differences, held, is_free
 from corank.pilot.identity import identity_of
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
@@ -36,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 STUDY = "corank"
 _SEEDS = 100_000  # between the samplers of two seeds
-_WAIT = 2.0  # seconds
 _GRACE = 10.0  # seconds that a worker has to make its trial's folder
 
 
@@ -104,31 +102,39 @@ def tune(
         check_problem(problem, replace(options_at(point, space, options), backends=("torch",)))
     identity = identity_of(problem, {"options": options.to_dict(), "space": space.to_dict()})
     _open_folder(out, identity)
-    table = None
-    if space.timed:
-        table = measure_times(
-            problem,
-            options.seeds[0],
-            out / "work",
-            backend=space.backend,
-            time_budget=space.time_budget,
-            threads=options.threads,
-            progress=progress,
-        )
     with _quiet(optuna):
-        study = optuna.create_study(
-            study_name=STUDY,
-            storage=storage or f"sqlite:///{(out / 'tune.db').resolve()}",
-            directions=["maximize", "minimize"],
-            load_if_exists=True,
-        )
-        if not study.trials:
-            for point in first:
-                study.enqueue_trial(point, skip_if_exists=True)
+        with held(out / "work" / "opening"):  # workers that start together time and enqueue once
+            table = _measure_table(problem, out, options, space, progress)
+            study = _open_study(optuna, storage or f"sqlite:///{(out / 'tune.db').resolve()}", first)
         sign = _sign(problem, options)
         search = _Search(problem, out, options, space, table, optuna, study, storage is None, sign, progress)
         search.run(trials)
         return write_result(out, study, identity, space, options, search.reference(), optuna)
+
+
+def _measure_table(
+    problem: Problem, out: Path, options: TrialOptions, space: Space, progress: bool
+) -> LatencyTable | None:
+    if not space.timed:
+        return None
+    return measure_times(
+        problem,
+        options.seeds[0],
+        out / "work",
+        backend=space.backend,
+        time_budget=space.time_budget,
+        threads=options.threads,
+        progress=progress,
+    )
+
+
+def _open_study(optuna: ModuleType, storage: str, first: list[dict[str, Any]]) -> Any:
+    study = optuna.create_study(
+        study_name=STUDY, storage=storage, directions=["maximize", "minimize"], load_if_exists=True
+    )
+    for point in first:
+        study.enqueue_trial(point, skip_if_exists=True)
+    return study
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +152,20 @@ class _Search:
 
     def run(self, trials: int) -> None:
         """Run trials until the study has as many as wanted."""
-        while (trial := self._next(trials)) is not None:
+        while (trial := self._take(trials)) is not None:
             folder = self.out / "work" / f"trial{trial.number}"
-            folder.mkdir(parents=True, exist_ok=True)
-            with _held(folder):
+            with held(folder):
                 self._run(trial, folder)
+
+    def _take(self, trials: int) -> Any:
+        with held(self.out / "work" / "opening"):  # workers of one folder never take one trial too many
+            return self._next(trials)
 
     def _next(self, trials: int) -> Any:
         """Return a trial that a dead worker left in this folder, or a new one; None when there are enough."""
         for one in self._trials("RUNNING"):
             folder = self.out / "work" / f"trial{one.number}"
-            if _is_free(folder) if folder.exists() else self._is_lost(one):
+            if is_free(folder) if folder.exists() else self._is_lost(one):
                 logger.info("trial %d goes on", one.number)
                 return self.optuna.trial.Trial(self.study, one._trial_id)
         number = len(self.study.trials) - len(self._trials("WAITING"))
@@ -204,16 +213,14 @@ class _Search:
     def reference(self) -> float:
         """Return what a dense network reaches on dev after the same epochs, trained once."""
         folder = self.out / "work" / "dense"
-        folder.mkdir(parents=True, exist_ok=True)
-        with _held(folder):
+        with held(folder):
             arm = self._trainer(self.options, folder, None).make_arm("dense", self._start())
         return self.sign * float(arm.history[-1]["dev_accuracy"])
 
     def _start(self) -> Arm:
         folder = self.out / "work" / "start"
-        folder.mkdir(parents=True, exist_ok=True)
         set_seed(self.options.seeds[0])
-        with _held(folder):
+        with held(folder):
             return self._trainer(self.options, folder, None).make_start()
 
     def _trainer(self, options: TrialOptions, folder: Path, watch: Any) -> Trainer:
@@ -268,23 +275,6 @@ def _sign(problem: Problem, options: TrialOptions) -> float:
     task = problem.make_task(options.seeds[0])
     model = (problem.make_start or problem.make_model)().eval()
     return 1.0 if next(iter(measure(model, task, "dev").values())).higher_is_better else -1.0
-
-
-def _is_free(folder: Path) -> bool:
-    try:
-        with locked(folder):
-            return True
-    except FileError:
-        return False
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; wait for another worker that is at work in it."""
-    while not _is_free(folder):
-        time.sleep(_WAIT)
-    with locked(folder):
-        yield
 
 
 @contextmanager
