@@ -18,7 +18,7 @@ from examples.study import KEPT, SEED, Study
 
 ENGINES = ("torch", "onnxruntime")
 ROUNDS = 30
-LABELS = {"dense": "dense, trained as long", "lowrank": "low rank", "force": "force + low rank"}
+LABELS = {"dense": "dense", "lowrank": "low rank", "force": "force + low rank"}
 
 
 def write_page(study: Study, arms: Mapping[str, nn.Module], folder: Path = KEPT) -> None:

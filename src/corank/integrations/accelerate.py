@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from corank.force_state import load_force, save_force
+from corank.integrations.file_names import FORCE_FILE, MASKS_FILE
 from corank.regularizer import ForceRegularizer
 from corank.sparsity import Sparsifier
 from corank.state_files import read_state, write_state
 from corank.tracking import flat
-
-FILE = "force.safetensors"
-MASKS = "sparsifier.safetensors"
 
 
 @contextmanager
@@ -30,8 +28,8 @@ def forced(force: ForceRegularizer, accelerator: Any, *optimizers: Any) -> Itera
     """
     with _in_checkpoints(
         accelerator,
-        lambda folder: save_force(force, folder / FILE),
-        lambda folder: load_force(force, folder / FILE),
+        lambda folder: save_force(force, folder / FORCE_FILE),
+        lambda folder: load_force(force, folder / FORCE_FILE),
     ):
         try:
             force.attach(*optimizers)
@@ -48,8 +46,8 @@ def sparsified(sparsifier: Sparsifier, accelerator: Any, *optimizers: Any) -> It
     """
     with _in_checkpoints(
         accelerator,
-        lambda folder: write_state(folder / MASKS, sparsifier.state_dict()),
-        lambda folder: sparsifier.load_state_dict(read_state(folder / MASKS)),
+        lambda folder: write_state(folder / MASKS_FILE, sparsifier.state_dict()),
+        lambda folder: sparsifier.load_state_dict(read_state(folder / MASKS_FILE)),
     ):
         try:
             sparsifier.attach(*optimizers)

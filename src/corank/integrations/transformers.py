@@ -8,6 +8,7 @@ from typing import Any
 
 from corank.extras import import_extra
 from corank.force_state import load_force, save_force
+from corank.integrations.file_names import FORCE_FILE, MASKS_FILE
 from corank.regularizer import ForceRegularizer
 from corank.sparsity import Sparsifier
 from corank.state_files import read_state, write_state
@@ -16,8 +17,6 @@ from corank.tracking import flat
 logger = logging.getLogger(__name__)
 
 TrainerCallback: Any = import_extra("transformers", "transformers").TrainerCallback
-FILE = "force.safetensors"
-MASKS = "sparsifier.safetensors"
 
 
 class ForceCallback(TrainerCallback):  # type: ignore[misc]
@@ -36,7 +35,7 @@ class ForceCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Take up the state of the checkpoint that training resumes from, and attach."""
         if state.global_step > 0:
-            path = _checkpoint(args, state) / FILE
+            path = _checkpoint(args, state) / FORCE_FILE
             if path.exists():
                 load_force(self.force, path)
             else:
@@ -53,7 +52,7 @@ class ForceCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the state of the force into the checkpoint."""
         if state.is_world_process_zero:
-            save_force(self.force, _checkpoint(args, state) / FILE)
+            save_force(self.force, _checkpoint(args, state) / FORCE_FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Detach."""
@@ -74,7 +73,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Take up the masks of the checkpoint that training resumes from, and attach."""
         if state.global_step > 0:
-            path = _checkpoint(args, state) / MASKS
+            path = _checkpoint(args, state) / MASKS_FILE
             if path.exists():
                 self.sparsifier.load_state_dict(read_state(path))
             else:
@@ -84,7 +83,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the step and the masks into the checkpoint."""
         if state.is_world_process_zero:
-            write_state(_checkpoint(args, state) / MASKS, self.sparsifier.state_dict())
+            write_state(_checkpoint(args, state) / MASKS_FILE, self.sparsifier.state_dict())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Detach."""
