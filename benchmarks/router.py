@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.record import describe_run, rounded, say, store, table
 from benchmarks.router_client import Connection, Server, killed, one_input, running, throughput, time_requests
-from benchmarks.router_server import LIVE
+from benchmarks.router_server import LIVE, blocks_for
 from corank.rollout import Store
 from corank.rollout.receipts import read_receipt
 from corank.rollout.splits import falls_under
@@ -25,10 +25,13 @@ CONNECTIONS = (1, 8, 64)
 BATCH = 25  # requests before the other server's turn
 
 
-def overhead(folder: Path, rounds: int, ms: float, app: str) -> dict[str, object]:
+def overhead(folder: Path, rounds: int, blocks: int, app: str) -> dict[str, object]:
     """Time the two apps in turns over one connection each; the ratio of their medians, round by round."""
     body = one_input()
-    with running("plain", "slow", folder, ms=ms) as plain, running(app, "slow", folder, ms=ms) as other:
+    with (
+        running("plain", "slow", folder, blocks=blocks) as plain,
+        running(app, "slow", folder, blocks=blocks) as other,
+    ):
         links = {"plain": Connection(plain.port), app: Connection(other.port)}
         for link in links.values():
             time_requests(link, BATCH, body)
@@ -86,14 +89,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rounds, requests, total, kills = (4, 60, 400, 3) if options.quick else (60, 2000, 50_000, 10)
-    data: dict[str, object] = {"throughput": {}}
+    blocks = blocks_for(options.ms)
+    data: dict[str, object] = {"blocks": blocks, "throughput": {}}
     with tempfile.TemporaryDirectory() as name:
         for app in ("router", "shadow"):
             say(f"overhead: {app}")
-            data[app] = overhead(Path(name), rounds, options.ms, app)
+            data[app] = overhead(Path(name), rounds, blocks, app)
         for model in ("fast", "slow"):
             for app in ("plain", "router"):
-                with running(app, model, Path(name), ms=options.ms, threads=2) as server:
+                folder = Path(name) / model  # a store of its own: another model would count as drift
+                folder.mkdir(exist_ok=True)
+                with running(app, model, folder, blocks=blocks, threads=2) as server:
                     for many in CONNECTIONS:
                         say(f"throughput: {app}, {model}, {many} connections")
                         count = requests if model == "fast" else max(requests // 4, many)
@@ -125,7 +131,8 @@ def page(data: dict, total: int) -> str:
     return "\n".join(
         [
             "Client and servers on one machine, over loopback, inputs of 3×64×64 in npy; the model runs in "
-            "one thread. The app without the router is the same app, with a function in its place.\n",
+            f"one thread, and the slow one has {data['blocks']} equal blocks in every server. The app "
+            "without the router is the same app, with a function in its place.\n",
             f"- **Overhead** at 50% live, p50 of {live['p50_ms']['plain']:.2f} ms without the router and "
             f"{live['p50_ms']['router']:.2f} ms with it, in turns: {live['overhead']:+.1%} (95%: "
             f"{live['ci'][0]:+.1%} – {live['ci'][1]:+.1%}); goal at most {GOAL:.0%}: "

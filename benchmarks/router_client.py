@@ -24,10 +24,10 @@ HEADERS = {"content-type": NPY, "accept": NPY}
 class Server:
     """A server of the benchmark; it can be killed, and started again at the same port."""
 
-    def __init__(self, app: str, model: str, folder: Path, *, ms: float = 12.0, threads: int = 1) -> None:
+    def __init__(self, app: str, model: str, folder: Path, *, blocks: int = 1, threads: int = 1) -> None:
         self.words = [
             *(sys.executable, "-m", "benchmarks.router_server", "--app", app, "--model", model),
-            *("--folder", str(folder), "--ms", str(ms), "--threads", str(threads)),
+            *("--folder", str(folder), "--blocks", str(blocks), "--threads", str(threads)),
         ]
         self.port = 0
         self.start()

@@ -1,6 +1,6 @@
 """The servers of the router benchmark, each a process of its own: the app with the router, and without.
 
-python -m benchmarks.router_server --app router --model slow --folder here --ms 12
+python -m benchmarks.router_server --app router --model slow --folder here --blocks 50
 """
 
 from __future__ import annotations
@@ -45,24 +45,34 @@ class Plain:
         """Nothing is open."""
 
 
-def slow_model(ms: float):
-    """Return a convolutional network, as a function of arrays, that takes about so many ms here."""
+def layers() -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Make the first layer, the block that is repeated, and the last layer of the slow model."""
     torch.manual_seed(0)
     block = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()).eval()
-    first, last = nn.Conv2d(3, 32, 3, padding=1).eval(), nn.Linear(32, 10).eval()
+    return nn.Conv2d(3, 32, 3, padding=1).eval(), block, nn.Linear(32, 10).eval()
+
+
+def blocks_for(ms: float) -> int:
+    """Return how many blocks take about so many ms here; chosen once, all servers do the same work."""
+    _, block, _ = layers()
     x = torch.zeros(1, 32, *SHAPE[2:])
     with torch.inference_mode():
         times = []
-        for _ in range(30):
+        for _ in range(100):
             begun = time.perf_counter()
             block(x)
             times.append(time.perf_counter() - begun)
-    depth = max(1, round(ms / 1e3 / float(np.median(times[10:]))))
+    return max(1, round(ms / 1e3 / float(np.median(times[10:]))))
+
+
+def slow_model(blocks: int):
+    """Return a convolutional network of so many equal blocks, as a function of arrays."""
+    first, block, last = layers()
 
     def run(inputs):
         with torch.inference_mode():
             x = first(torch.from_numpy(inputs))
-            for _ in range(depth):
+            for _ in range(blocks):
                 x = block(x)
             return last(x.mean((2, 3))).numpy()
 
@@ -80,12 +90,12 @@ def main() -> None:
     parser.add_argument("--app", choices=["plain", *POLICIES], required=True)
     parser.add_argument("--model", choices=["slow", "fast"], required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--ms", type=float, default=12.0)
+    parser.add_argument("--blocks", type=int, default=1, help="of the slow model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = slow_model(options.ms) if options.model == "slow" else fast_model
+    model = slow_model(options.blocks) if options.model == "slow" else fast_model
     if options.app == "plain":
         router = Plain(model)
     else:
