@@ -6,7 +6,7 @@ final is read by a command of its own, at the end. Networks: ResNet-20 and ResNe
 pilot's VGG on digits, the reduced form that takes minutes (`make reproduce-fast`).
 
     python -m benchmarks.evidence screen     # all arms, two trials each, one seed, one cut, 2 + 3 epochs
-    python -m benchmarks.evidence full       # the best four and no force: 3 seeds, 3 cuts, 5 + 5 epochs
+    python -m benchmarks.evidence full       # the best four, no force, repel: 3 seeds, 3 cuts, 5 + 5 epochs
     python -m benchmarks.evidence final      # read final, once, and write the pages
 
 What is done is kept in runs/evidence, and an epoch is the most that a kill loses. `--arms` takes some of the
@@ -32,6 +32,7 @@ import corank
 from benchmarks.evidence_arms import ARMS, Start
 from benchmarks.evidence_networks import NETWORKS
 from benchmarks.evidence_page import write_page
+from benchmarks.evidence_plots import DENSE
 from benchmarks.real_network import RUNS
 from benchmarks.record import describe_run, kept
 from benchmarks.recoveries import CALIBRATION, cut, plan_from
@@ -42,7 +43,6 @@ from corank.pilot.scores import dev_score, measure
 from corank.recovery import default_optimizer
 from corank.replay import set_seed, undisturbed
 
-DENSE = 1.0  # the cut that is none: the dense control of an arm, with its epochs
 LEARNING_RATE_AFTER = 0.01
 FACTORS = "outputs"
 
@@ -58,6 +58,7 @@ class Stage:
 
 STAGES = {"screen": Stage(2, 3, (0,)), "full": Stage(5, 5, (0, 1, 2))}
 BEST = 4
+UNCUT = tuple(name for name, arm in ARMS.items() if not arm.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,8 @@ def screen(runner: Runner, arms: list[str]) -> list[dict[str, Any]]:
 def best_trials(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the better trial of each arm on dev, the best arm first; the dense control is no arm."""
     best: dict[str, dict[str, Any]] = {}
-    for row in sorted((row for row in rows if row["cut"] < DENSE), key=lambda row: -row["after"][-1]):
+    judged = [row for row in rows if row["cut"] < DENSE or row["arm"] in UNCUT]
+    for row in sorted(judged, key=lambda row: -row["after"][-1]):
         best.setdefault(row["arm"], row)
     return best
 
@@ -244,6 +246,8 @@ def full(runner: Runner, chosen: dict[str, dict[str, Any]], arms: list[str] | No
 
 
 def _cuts(runner: Runner, arm: str) -> tuple[float, ...]:
+    if arm in UNCUT:
+        return (DENSE,)
     return (DENSE, *runner.cuts) if arm == "no force" else runner.cuts
 
 
@@ -272,7 +276,8 @@ def main() -> None:
     if given.stage == "screen":
         return
     chosen = best_trials(rows)
-    names = [name for name in chosen if name != "no force"][:BEST]
+    names = [name for name in chosen if name != "no force" and name not in UNCUT][:BEST]
+    names += [name for name in UNCUT if name in chosen]
     chosen = {name: chosen[name] for name in ("no force", *names)}
     last = runner("full")
     found = full(last, chosen, given.arms)
@@ -280,7 +285,7 @@ def main() -> None:
         read_final(last, found)
         run = describe_run(0, f"trained in {last.network.precision}, judged in float32")
         problem = last.problem
-        write_page(given.network, problem.model, problem.data, rows, found, run, keep=given.files is None)
+        write_page(given.network, problem, rows, found, run, keep=given.files is None)
 
 
 if __name__ == "__main__":

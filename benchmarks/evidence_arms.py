@@ -101,18 +101,26 @@ def pat_optimizer(model: nn.Module, learning_rate: float, strength: float) -> Op
 class Arm:
     """An arm, and its two trials: learning rate before the cut, and strength in the arm's own terms.
 
-    `dosed` says that the strength is per step, so that what it does grows with the steps.
+    `dosed` says that the strength is per step, so that what it does grows with the steps; `cut` that the
+    arm is for low rank, and not for the accuracy of the uncut network.
     """
 
     trials: tuple[tuple[float, float], tuple[float, float]]
     make: Callable[[Start], Any] | None = None
     optimizer: Callable[[nn.Module, float, float], Optimizer] | None = None
     dosed: bool = True
+    cut: bool = True
 
 
-def _force(kind: str, toward: bool = False) -> Callable[[Start], ForceRegularizer]:
+def _force(
+    kind: str, toward: bool = False, direction: str = "attract"
+) -> Callable[[Start], ForceRegularizer]:
     return lambda start: ForceRegularizer(
-        start.model, start.strength, kind=kind, toward=start.plan() if toward else None
+        start.model,
+        start.strength,
+        kind=kind,
+        direction=direction,
+        toward=start.plan() if toward else None,
     )
 
 
@@ -133,5 +141,6 @@ ARMS = {
     "subspace, toward the plan": Arm(((0.02, 0.01), (0.02, 0.05)), _force("subspace", toward=True)),
     "nuclear norm": Arm(((0.02, 1e-4), (0.02, 1e-3)), NuclearNorm),
     "TRP": Arm(((0.02, 0.98), (0.02, 0.95)), Truncation, dosed=False),
+    "l2, repel": Arm(((0.02, 0.003), (0.02, 0.01)), _force("l2", direction="repel"), cut=False),
     "torchao PAT": Arm(((0.02, 1e-4), (0.02, 1e-3)), optimizer=pat_optimizer),
 }

@@ -10,7 +10,7 @@ import torch
 from benchmarks.evidence_networks import Network
 from torch import nn
 
-from benchmarks import evidence, evidence_arms
+from benchmarks import evidence, evidence_arms, evidence_plots
 from corank.pilot.problem import Problem, SameTask
 from corank.recovery import default_optimizer
 from tests.cli import own
@@ -37,7 +37,7 @@ def _network() -> Network:
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    short = {name: evidence.ARMS[name] for name in ("no force", "l2", "TRP")}
+    short = {name: evidence.ARMS[name] for name in ("no force", "l2", "l2, repel", "TRP")}
     monkeypatch.setattr(evidence, "ARMS", short)
     monkeypatch.setattr(evidence, "RUNS", tmp_path)
     monkeypatch.setitem(evidence.NETWORKS, "small", _network())
@@ -61,13 +61,19 @@ def test_the_protocol(run, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in kept} == times  # what was done is not done again
     assert not list(tmp_path.rglob("*recovery*"))
     rows = [json.loads(path.read_text()) for path in tmp_path.rglob("full/*/*.json")]
-    assert {(row["arm"], row["cut"]) for row in rows} >= {("no force", 1.0), ("no force", 0.9), ("l2", 0.8)}
+    cuts = {(row["arm"], row["cut"]) for row in rows}
+    assert cuts >= {("no force", 1.0), ("no force", 0.9), ("l2", 0.8), ("l2, repel", 1.0)}
+    assert ("l2, repel", 0.8) not in cuts  # it is for the accuracy of the uncut network
     assert all(row["macs"] <= row["cut"] + 1e-9 for row in rows)
     assert all(len(row["after"]) == 2 for row in rows)
     assert not any("final" in row for row in rows)  # it is read for the page alone
     page = capsys.readouterr().out
     assert "against no force (95%)" in page
-    assert page.count("| TRP |") >= 2
+    assert page.count("| TRP |") >= 3
+    assert "Goal, a mean of at most 0.31 for at most 0.3 points" in page
+    evidence_plots.draw_recovery(rows, tmp_path / "recovery.svg")
+    evidence_plots.draw_ranks(rows, tmp_path / "ranks.svg")
+    assert all("</svg>" in (tmp_path / f"{name}.svg").read_text() for name in ("recovery", "ranks"))
 
 
 def test_the_better_trial_on_dev_is_chosen_and_the_dense_control_is_no_arm():
