@@ -10,8 +10,9 @@ pilot's VGG on digits, the reduced form that takes minutes (`make reproduce-fast
     python -m benchmarks.evidence final      # read final, once, and write the pages
 
 What is done is kept in runs/evidence, and an epoch is the most that a kill loses. `--arms` takes some of the
-arms, so that processes of one thread may share them out (OMP_NUM_THREADS=1). torchao's PAT wants torchao
-(0.18.0) beside torch; without it the arm is left out, and the page says so.
+arms, so that processes of one thread may share them out (OMP_NUM_THREADS=1). `--axis` changes the training
+images: few, imbalanced or noisy; the trained ResNets have seen all of them as they are. torchao's PAT wants
+torchao (0.18.0) beside torch; without it the arm is left out, and the page says so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import corank
 from benchmarks.evidence_arms import ARMS, Start
+from benchmarks.evidence_axes import AXES, along
 from benchmarks.evidence_networks import NETWORKS
 from benchmarks.evidence_page import write_page
 from benchmarks.evidence_plots import DENSE
@@ -80,16 +82,18 @@ class Trial:
 class Runner:
     """Run trials of one network at one stage; what is done is read instead."""
 
-    def __init__(self, network: str, stage: str, out: Path, files: int | None = None) -> None:
-        self.network, self.stage, self.files = NETWORKS[network], STAGES[stage], files
+    def __init__(
+        self, network: str, stage: str, out: Path, files: int | None = None, axis: str | None = None
+    ) -> None:
+        self.network, self.stage, self.files, self.axis = NETWORKS[network], STAGES[stage], files, axis
         self.cuts = self.network.cuts[stage]
-        self.home = out / network
+        self.home = out / page_name(network, axis)
         self.folder = self.home / stage
 
     @cached_property
     def problem(self) -> Problem:
         """The data, read once."""
-        return self.network.problem(self.files)
+        return along(self.network.problem(self.files), self.axis)
 
     def start(self) -> nn.Module:
         """Return the trained network."""
@@ -208,6 +212,11 @@ class _Course:
         self._values[:] = state["values"]
 
 
+def page_name(network: str, axis: str | None) -> str:
+    """Return how a network and its data are called in file names."""
+    return network if axis is None else f"{network}_{axis}"
+
+
 def able_arms() -> list[str]:
     """List the arms that can run here."""
     able = importlib.util.find_spec("torchao") is not None
@@ -267,11 +276,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("stage", choices=(*STAGES, "final"))
     parser.add_argument("--network", choices=tuple(NETWORKS), default="resnet20")
+    parser.add_argument("--axis", choices=tuple(AXES), help="how the training images are changed")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), help="only these")
     parser.add_argument("--files", type=int, help="only so many thousand images of each split, to try it")
     given = parser.parse_args()
     out = RUNS / "evidence" / ("all" if given.files is None else str(given.files))
-    runner = partial(Runner, given.network, out=out, files=given.files)
+    runner = partial(Runner, given.network, out=out, files=given.files, axis=given.axis)
     rows = screen(runner("screen"), given.arms or able_arms())
     if given.stage == "screen":
         return
@@ -285,7 +295,8 @@ def main() -> None:
         read_final(last, found)
         run = describe_run(0, f"trained in {last.network.precision}, judged in float32")
         problem = last.problem
-        write_page(given.network, problem, rows, found, run, keep=given.files is None)
+        name = page_name(given.network, given.axis)
+        write_page(name, problem, rows, found, run, keep=given.files is None)
 
 
 if __name__ == "__main__":

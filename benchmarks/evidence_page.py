@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.evidence_arms import ARMS
 from benchmarks.evidence_plots import DENSE, draw_ranks, draw_recovery, grouped
 from benchmarks.record import RESULTS, rounded, store, table
 from corank.decision.intervals import difference_interval
@@ -123,7 +124,7 @@ def _paired(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
 
 
 def write_page(
-    network: str,
+    name: str,
     problem: Problem,
     screen: list[dict[str, Any]],
     full: list[dict[str, Any]],
@@ -132,20 +133,23 @@ def write_page(
     keep: bool,
 ) -> None:
     """Print the page, and store it with its plot and figures unless it was only tried."""
+    ran = {row["arm"] for row in screen}
+    absent = ", ".join(arm for arm in ARMS if arm not in ran)
     body = (
         f"{problem.model}; {problem.data}. All arms start at the same trained weights and are cut by one "
         "data-aware method. Dev decides; final was read once. Accuracy in percent.\n\n"
         "## Final\nPaired on the same samples and seeds.\n\n"
         f"{final_table(full)}\n\n## Recovery, on dev\nMean over the seeds.\n\n{course_table(full)}\n\n"
-        f"![Recovery](evidence_{network}.svg)\n\n"
+        f"![Recovery](evidence_{name}.svg)\n\n"
         "## Ranks at 5% error\nThe screen's trials before the cut: what the force does to the layers, and "
-        f"what it costs.\n\n{rank_table(screen)}\n\n![Ranks by layer](evidence_{network}_ranks.svg)\n\n"
-        f"## The screen, on dev\nTwo trials of every arm, one seed.\n\n{screen_table(screen)}"
+        f"what it costs.\n\n{rank_table(screen)}\n\n![Ranks by layer](evidence_{name}_ranks.svg)\n\n"
+        f"## The screen, on dev\nTwo trials of every arm, one seed. Arms that were not run here: "
+        f"{absent or 'none'}.\n\n{screen_table(screen)}"
     )
     if not keep:
         print(body)
         return
-    draw_recovery(full, RESULTS / f"evidence_{network}.svg")
-    draw_ranks(_once(screen), RESULTS / f"evidence_{network}_ranks.svg")
+    draw_recovery(full, RESULTS / f"evidence_{name}.svg")
+    draw_ranks(_once(screen), RESULTS / f"evidence_{name}_ranks.svg")
     figures = rounded({"screen": screen, "full": full})
-    store(f"evidence_{network}", f"Does coordinating filters win? {problem.model}", body, figures, run)
+    store(f"evidence_{name}", f"Does coordinating filters win? {problem.model}", body, figures, run)

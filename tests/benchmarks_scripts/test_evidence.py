@@ -70,6 +70,7 @@ def test_the_protocol(run, tmp_path, capsys):
     page = capsys.readouterr().out
     assert "against no force (95%)" in page
     assert page.count("| TRP |") >= 3
+    assert "Arms that were not run here: l1, subspace, output, " in page
     assert "Goal, a mean of at most 0.31 for at most 0.3 points" in page
     evidence_plots.draw_recovery(rows, tmp_path / "recovery.svg")
     evidence_plots.draw_ranks(rows, tmp_path / "ranks.svg")
