@@ -70,9 +70,9 @@ def final_table(rows: list[dict[str, Any]]) -> str:
     for (arm, ratio), some in groups.items():
         if (arm, ratio) == ("no force", DENSE):
             continue
-        dense = _paired(some, groups["no force", DENSE])
-        plain = "" if arm == "no force" or ratio == DENSE else _paired(some, groups["no force", ratio])
-        accuracy = fmean(_hits(row).float().mean().item() for row in some)
+        dense = paired(some, groups["no force", DENSE])
+        plain = "" if arm == "no force" or ratio == DENSE else paired(some, groups["no force", ratio])
+        accuracy = fmean(_hits(row["final"]).float().mean().item() for row in some)
         lines.append([arm, f"{ratio:g}", len(some), f"{100 * accuracy:.2f}", dense, plain])
     return table(["arm", "MACs", "seeds", "final", "against dense (95%)", "against no force (95%)"], lines)
 
@@ -109,18 +109,27 @@ def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(row["arm"], row["learning_rate"], row["strength"]): row for row in rows}.values())
 
 
-def _hits(row: Mapping[str, Any]) -> torch.Tensor:
-    return torch.tensor([int(one) for one in row["final"]])
+def paired(some: list[dict[str, Any]], others: list[dict[str, Any]], key: str = "final") -> str:
+    """Write the difference of two arms, on the same samples and seeds, in points with its 95% interval.
 
+    Args:
+        some, others: rows of the two arms, whose `key` says of each sample whether it was right, 1 or 0.
+        key: of the step that is compared.
 
-def _paired(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
+    >>> paired([{"seed": 0, "final": "1100"}], [{"seed": 0, "final": "1000"}]).split(" ")[0]
+    '+25.00'
+    """
     by_seed = {row["seed"]: row for row in others}
-    pairs = [(_hits(row), _hits(by_seed[row["seed"]])) for row in some]
+    pairs = [(_hits(row[key]), _hits(by_seed[row["seed"]][key])) for row in some]
     mine, theirs = (torch.cat(side) for side in zip(*pairs, strict=True))
     low, high = difference_interval(mine, theirs)
     gap = (mine.float() - theirs.float()).mean().item()
     spread = ", ".join(f"{100 * (a.float() - b.float()).mean().item():+.2f}" for a, b in pairs)
     return f"{100 * gap:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}); by seed {spread}"
+
+
+def _hits(told: str) -> torch.Tensor:
+    return torch.tensor([int(one) for one in told])
 
 
 def write_page(
