@@ -131,6 +131,31 @@ def test_a_comparison_names_the_worst_slice_and_lists_the_flips():
         assert row["ci"][0] < alone.low < row["difference"] < row["ci"][1]
 
 
+def test_what_cannot_be_tested_has_no_p_and_does_not_count_in_holms():
+    rows = [{"p": 0.01}, {"p": None}, {"p": 0.03}]
+    correct_slices(rows)
+    assert [row["p_holm"] for row in rows] == [pytest.approx(0.02), None, pytest.approx(0.03)]
+
+
+@pytest.mark.parametrize("columns", [0, 2])
+def test_a_metric_that_follows_from_rows_is_tested_as_itself(columns):
+    """The mean of the rows is the same in both, so only a test of the metric itself can tell them apart."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(60, generator=generator)
+    small, dense = 5 * noise, 0.1 * noise
+    if columns:
+        small, dense = (torch.stack([one, one], 1) for one in (small, dense))
+
+    def spread(rows):
+        return rows.double().std().item()
+
+    one, two = (Metric(spread(rows), False, rows, spread) for rows in (small, dense))
+    found = compare(one, two, {"all": ("slice", torch.ones(60, dtype=torch.bool))})
+    assert found["slices"][0]["p"] < 0.05
+    same = compare(two, two, {"all": ("slice", torch.ones(60, dtype=torch.bool))})
+    assert same["slices"][0]["p"] == 1
+
+
 def test_a_metric_of_values_is_compared_by_resampling():
     generator = torch.Generator().manual_seed(4)
     dense = torch.rand(80, generator=generator)

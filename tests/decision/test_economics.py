@@ -23,8 +23,8 @@ MEASURED = Measured("torch", 16.0, 8, 2.0, (1.6, 2.5), (4e8, 2e8), training_hour
 
 def test_the_money_by_hand():
     found = estimate(TERMS, MEASURED)
-    hour = 2.0 + 0.5 * 0.2
-    per_million = 0.002 / 0.5 * 1e6 / 3600 * hour  # 2 ms a sample, on an instance that is busy half the time
+    # 2 ms a sample, on an instance that is paid for twice as long, since it is busy half the time
+    per_million = 0.002 * 1e6 / 3600 * (2.0 / 0.5 + 0.5 * 0.2)
     assert found["cost_per_million"]["before"] == pytest.approx(per_million)
     assert found["cost_per_million"]["after"] == pytest.approx(per_million / 2)
     saving = 8.64 * DAYS * per_million / 2
@@ -35,14 +35,16 @@ def test_the_money_by_hand():
     assert found["instances"] == pytest.approx(
         {"before": 0.4, "after": 0.2, "whole_before": 1, "whole_after": 1}
     )
-    assert found["saving_per_month_whole_instances"] == 0
+    # no instance less, only the electricity of 0.1 busy hours an hour
+    assert found["saving_per_month_whole_instances"] == pytest.approx(0.1 * 24 * DAYS * 0.1)
     assert found["memory_bytes"] == {"before": 4e8, "after": 2e8}
 
 
 def test_whole_instances_are_saved_where_there_are_many():
     found = estimate(replace(TERMS, requests_per_day=8_640_000 * 25), MEASURED)
     assert (found["instances"]["whole_before"], found["instances"]["whole_after"]) == (10, 5)
-    assert found["saving_per_month_whole_instances"] == pytest.approx(5 * 24 * DAYS * 2.1)
+    electricity = 2.5 * 24 * DAYS * 0.1
+    assert found["saving_per_month_whole_instances"] == pytest.approx(5 * 24 * DAYS * 2.0 + electricity)
     assert found["saving_per_month_whole_instances"] == pytest.approx(found["saving_per_month"])
 
 

@@ -132,7 +132,9 @@ def test_a_slice_that_loses_too_much_is_named(good):
     decision = corank.gate(good)
     assert decision.reasons[0].startswith("the worst slice, night, loses 6.00 points")
     assert decision.verdict == "hold"
-    rows[3]["ci"] = [-0.2, -0.051]
+    rows[3] |= {"ci": [-0.2, -0.051], "p_holm": 0.3}
+    assert corank.gate(good).verdict == "hold"  # an interval that its own test does not bear out is no proof
+    rows[3]["p_holm"] = 0.01
     assert corank.gate(good).verdict == "roll back"
     assert corank.gate(good, {"worst_slice": None}).verdict == "advance"
 
@@ -166,6 +168,32 @@ def test_every_seed_must_hold(good, accuracy, speedup, outcome, said):
     (check,) = (one for one in corank.gate(good).checks if one.name == "seeds")
     assert check.outcome == outcome
     assert said in check.reason
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_what_is_not_finite_holds_and_hides_nothing(good, odd):
+    rows = good["arms"][2]["comparison"]["slices"]
+    rows[0] |= {"name": "flat", "difference": odd, "ci": [odd, odd]}
+    rows[1] |= {"difference": -0.4, "ci": [-0.5, 0.3]}
+    decision = corank.gate(good)
+    assert decision.verdict == "hold"
+    assert "flat has a loss that is not finite" in decision.sentence
+    rows[0] |= {"difference": 0.0, "ci": [-0.01, 0.01]}
+    good["arms"][2]["drift"] = {"judged": [{"name": "noise", "extra": odd, "ci": [odd, odd]}]}
+    assert "under noise the loss has no interval" in corank.gate(good).sentence
+
+
+def test_drift_without_an_interval_or_on_few_samples_holds(good):
+    row = {"name": "noise", "samples": 1000, "extra": -0.4, "ci": None}
+    good["arms"][2]["drift"] = {"judged": [row]}
+    assert corank.gate(good).verdict == "hold"
+    assert corank.gate(good, {"drift": None}).verdict == "advance"
+    row |= {"name": "night", "samples": 5, "extra": 0.0, "ci": [-0.001, 0.001]}
+    decision = corank.gate(good)
+    assert decision.verdict == "hold"
+    assert "night has 5 samples, fewer than the 200" in decision.sentence
+    row["samples"] = 200
+    assert corank.gate(good).verdict == "advance"
 
 
 def test_a_metric_that_is_no_share_has_a_margin_of_its_dense_value(good):

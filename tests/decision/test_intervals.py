@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from corank.decision.intervals import accuracy_interval, difference_interval
+from corank.decision.intervals import (
+    accuracy_interval,
+    change_of_difference,
+    difference_interval,
+    two_sample_interval,
+)
 
 
 def _hits(generator, n, p):
@@ -43,3 +48,44 @@ def test_more_samples_say_more():
     narrow = difference_interval(torch.ones(4000), torch.ones(4000))
     wide = difference_interval(torch.ones(40), torch.ones(40))
     assert narrow.high - narrow.low < (wide.high - wide.low) / 50
+
+
+def test_two_sets_of_differences_of_hits_cover_the_truth_as_often_as_they_say():
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(400):
+        sides = []
+        for n, p in ((40, 0.9), (300, 0.98)):  # the small network loses more on the small, shifted set
+            dense = _hits(generator, n, 0.95)
+            sides.append(dense * _hits(generator, n, p) - dense)
+        low, high = two_sample_interval(*sides)
+        covered += low <= 0.95 * (0.9 - 0.98) <= high
+    assert 0.92 <= covered / 400 <= 0.995
+
+
+def test_a_handful_of_samples_that_agree_prove_nothing():
+    low, high = two_sample_interval(torch.zeros(5), torch.zeros(300))
+    assert low < -0.2
+    assert high > 0.2
+    low, high = two_sample_interval(torch.rand(50), torch.rand(50) + 1)  # no hits: resampled
+    assert low < -1 < high
+
+
+def test_the_change_of_a_difference_is_that_of_the_metric():
+    generator = torch.Generator().manual_seed(3)
+    truth = torch.randn(200, generator=generator)
+    dense, small = truth + 0.1, truth + 0.1
+    worse = small + 0.5 * torch.randn(200, generator=generator)
+
+    def rmse(rows):
+        return (rows[:, 0] - rows[:, 1]).square().mean().sqrt().item()
+
+    def rows(predicted):
+        return torch.stack([predicted, truth], 1)
+
+    clean = (rows(small), rows(dense))
+    low, high = change_of_difference([(rows(worse), rows(dense))] * 2, clean, rmse)
+    point = rmse(rows(worse)) - rmse(rows(dense))
+    assert low < point < high
+    assert high - low < 0.2
+    assert change_of_difference([clean], clean, rmse) == (0.0, 0.0)

@@ -33,7 +33,8 @@ def _full():
 def test_every_table_is_there_and_square():
     tables = decision_tables(_full())
     assert [one.title for one in tables] == [
-        "Decision: hold",
+        "Decision on Force + low rank: hold",
+        "Sample by sample",
         "Classes and slices: Low rank",
         "Classes and slices: Force + low rank",
         "Drift: Force + low rank",
@@ -45,7 +46,7 @@ def test_every_table_is_there_and_square():
     for one in tables:
         assert one.note
         assert {len(row.cells) for row in one.table.rows} == {len(one.table.columns)}
-    drift = tables[3].table
+    drift = tables[4].table
     assert [(row.title, row.note) for row in drift.rows] == [
         ("blur", "mean of five strengths"),
         ("night", "second data set"),
@@ -56,16 +57,22 @@ def test_every_table_is_there_and_square():
 
 def test_the_slice_that_loses_most_comes_first():
     result = _full()
-    rows = decision_tables(result)[2].table.rows
+    rows = decision_tables(result)[3].table.rows
     assert rows[0].title == result["arms"][2]["comparison"]["worst_slice"]
 
 
 def test_the_page_and_the_terminal_show_them():
     page = render(_full())
-    for said in ("Decision: hold", "Cross-validation", "€", "estimated", "Drift: Force + low rank"):
+    for said in (
+        "Decision on Force + low rank: hold",
+        "Cross-validation",
+        "€",
+        "estimated",
+        "Drift: Force + low rank",
+    ):
         assert said in page
     text = decision_to_markdown(_full())
-    assert text.startswith("Decision: hold\n\n| Check |")
+    assert text.startswith("Decision on Force + low rank: hold\n\n| Check |")
     assert "| Force + low rank (on onnxruntime) |" in text
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from corank.errors import CorankError
-from corank.pilot.document import document, to_json, to_markdown, write_document
+from corank.errors import CorankError, FileError
+from corank.pilot.document import FORMATS, document, to_json, to_markdown, write_document
 from corank.pilot.page import render
 from corank.pilot.tables import escape_markdown
 from tests.pilot.sample import make_result
@@ -72,3 +72,18 @@ def test_another_format_or_language_is_refused(result, tmp_path, form, lang):
     with pytest.raises(CorankError, match="allowed are"):
         write_document(result, tmp_path / "report", form, lang)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"schema": 2, "protocol": {}, "arms": [{"name": "dense"}, {"name": "force"}]},
+        {"schema": 2, "protocol": {}, "arms": 5},
+        {"schema": 2, "protocol": {}, "arms": [{"name": ["dense"]}]},
+    ],
+)
+def test_a_file_of_another_shape_is_one_error_and_writes_nothing(tmp_path, form, odd):
+    with pytest.raises(FileError, match="Use the pilot.json as it was written"):
+        write_document(odd, tmp_path / "page", form)
+    assert not list(tmp_path.iterdir())

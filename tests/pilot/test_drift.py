@@ -108,6 +108,33 @@ def test_a_network_that_breaks_under_shift_is_found_out():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_a_metric_that_follows_from_all_rows_has_its_interval_too():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(60, generator=generator)
+
+    def rmse(rows):
+        return rows.double().square().mean().sqrt().item()
+
+    def evaluate(model, loader):
+        error = torch.cat([model(x) - y for x, y in loader])
+        return {"rmse": corank.Metric(rmse(error), False, error, rmse)}
+
+    x = truth[:, None, None, None].expand(-1, 1, 8, 8).contiguous()
+    loader = [(x, truth)]
+    pixels = corank.Pixels((0.0,), (1.0,))
+    task = corank.Task(
+        loader, loader, loader, lambda model, batch: batch[0].sum(), evaluate, x[:1], pixels=pixels
+    )
+    models = {"dense": lambda z: z.mean((1, 2, 3)), "small": lambda z: z.amax((1, 2, 3))}
+    clean = {name: evaluate(model, loader)["rmse"] for name, model in models.items()}
+    rows = {
+        row["name"]: row for row in measure_drift(models, clean, task, corruptions=True)["small"]["judged"]
+    }
+    low, high = rows["noise"]["ci"]
+    assert 0 < low < rows["noise"]["extra"] < high
+    assert all(row["ci"] is not None and row["samples"] == 60 for row in rows.values())
+
+
 def test_the_area_under_the_curve_by_hand():
     generator = torch.Generator().manual_seed(1)
     known, other = (

@@ -38,6 +38,7 @@ def test_only_an_interval_that_leaves_out_one_makes_a_network_faster(pairs, said
     [
         ([-0.012, 0.006], "a loss above 1.2 points is ruled out at the 95% level; a smaller one is not."),
         ([-0.012, -0.002], "the loss is real, between 0.2 and 1.2 points."),
+        ([-0.008, -0.0002], "the loss is real, between 0.0 and 0.8 points."),
         ([0.001, 0.02], "the gain is real."),
         (None, "no interval was measured, so chance cannot be told apart from a real change."),
     ],

@@ -4,8 +4,12 @@ import copy
 
 import pytest
 
+from corank.decision.economics import Economics
+from corank.decision.policy import Policy
 from corank.pilot.conclusion import conclude
+from corank.pilot.headline import headline
 from corank.pilot.meeting import meeting, plain_sentence
+from corank.pilot.money_lines import money_lines
 from corank.wording import speaking
 from tests.pilot.sample import make_result
 
@@ -75,3 +79,21 @@ def test_in_japanese_the_figures_are_the_same(result):
     )
     assert "判定は「保留」" in plain_sentence(sentences[2][1])
     assert told["decision"]["needs"] == result["decision"]["needs"]
+
+
+def test_the_page_tells_of_the_arm_that_was_judged():
+    told = conclude(copy.deepcopy(make_result()), Policy(arm="lowrank"))
+    arm = next(one for one in told["arms"] if one["name"] == "lowrank")
+    assert told["decision"]["arm"] == "lowrank"
+    anchors = {
+        part.anchor for _, sentence in meeting(told) for part in sentence if part.anchor.startswith("arm")
+    }
+    assert {anchor.split("-")[0] for anchor in anchors} <= {"arm0", "arm1"}  # dense and low rank
+    assert told["economics"]["said"] == money_lines(
+        Economics(**told["economics"]["terms"]), told["economics"]["arms"]["lowrank"]
+    )
+    assert headline(told).startswith("Low rank runs")
+    again = conclude(copy.deepcopy(told), Policy())
+    assert again["decision"]["arm"] == "force"
+    assert headline(again).startswith("Force + low rank")
+    assert arm["accuracy_difference"] is not None

@@ -11,7 +11,8 @@ import pytest
 
 from corank.errors import ExtraError, FileError
 from corank.pilot.drawing import PALETTE
-from corank.pilot.page import render, write_report
+from corank.pilot.page import page_language, render, write_report
+from corank.wording import LANGUAGES
 from tests.pilot.sample import ENGINES, SHAPES, make_result
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y> {{ 7*7 }} $x^2$ </svg>"
@@ -331,3 +332,9 @@ def test_every_colour_of_a_picture_is_one_of_the_page(html):
     assert {f"var(--{name})" for name in ("dense", "lowrank", "force")} <= set(
         re.findall(r"var\(--\w+\)", pictures)
     )
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_language_of_a_page_is_read_from_it(result, tmp_path, lang):
+    assert page_language(tmp_path / "absent.html") == "en"
+    assert page_language(write_report(result, tmp_path / "report.html", lang)) == lang

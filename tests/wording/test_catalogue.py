@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import threading
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
 
 import pytest
 
+from corank.decision.economics import Economics
 from corank.errors import CorankError
+from corank.pilot.corruptions import CORRUPTIONS, UNKNOWN
 from corank.wording import Part, language, named, parts, say, speaking
 from corank.wording.catalogue import CATALOGUES, LOCALES, NAMES, REASONS, reason
 
@@ -87,6 +90,8 @@ def test_words_and_reasons_of_a_result_are_translated_where_they_are_known():
     with speaking("ja"):
         assert named("accuracy") == "正解率"
         assert named("my metric") == "my metric"
+        shown = [one.name.replace("_", " ") for one in fields(Economics)] + [*CORRUPTIONS, *UNKNOWN]
+        assert [one for one in shown if named(one) == one] == []
         assert (
             reason("Linear is not among the types asked for (conv)") == "Linearは対象の種類（conv）ではない"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any, Literal
 
 from corank.decision.intervals import samples_needed
@@ -13,6 +13,7 @@ from corank.decision.policy import Policy
 from corank.wording import mark, named, say
 
 Outcome = Literal["advance", "hold", "roll back", "not judged"]
+_P = 0.05  # of a test, corrected for how many there are
 _Z = 1.959964  # half the width of a 95% interval, in standard errors
 
 
@@ -133,7 +134,11 @@ def check_slices(
         return Check(say("worst slice"), "not judged", why, limit=policy.worst_slice)
     scale = scale_of(result, dense)
     limit = policy.worst_slice * scale.whole
-    certain = [row for row in rows if row["ci"] is not None and scale.losses(row["ci"])[0] > limit]
+    for row in rows:
+        if not _finite(row["difference"], *(row["ci"] or ())):
+            why = say("{name} has a loss that is not finite, so it is not known", name=row["name"])
+            return Check(say("worst slice"), "hold", why, limit=limit)
+    certain = [row for row in rows if _harmed(row, scale, limit)]
     worst = max(certain or rows, key=lambda row: scale.loss(row["difference"]))
     loss = scale.loss(worst["difference"])
     ends = None if worst["ci"] is None else scale.losses(worst["ci"])
@@ -152,15 +157,27 @@ def check_drift(
     result: Mapping[str, Any], arm: Mapping[str, Any], dense: Mapping[str, Any], policy: Policy
 ) -> Check:
     """Under shift, small loses no more than dense does, by more than the limit: the interval's worst end."""
-    found = [one for one in (arm.get("drift") or {}).get("judged") or [] if one.get("ci") is not None]
+    found = (arm.get("drift") or {}).get("judged") or []
     if policy.drift is None or not found:
         required = policy.require_drift and not found
-        why = say("the policy leaves drift open") if found else say("drift was not measured with an interval")
+        why = say("the policy leaves drift open") if found else say("drift was not measured")
         if required:
             why = _both(why, say("and the policy requires it: run the trial with --drift"))
         return Check(say("drift"), "hold" if required else "not judged", why, limit=policy.drift)
     scale = scale_of(result, dense)
     limit = policy.drift * scale.whole
+    for one in found:
+        if one.get("ci") is None or not _finite(one["extra"], *one["ci"]):
+            why = say("under {corruption} the loss has no interval", corruption=named(one["name"]))
+            return Check(say("drift"), "hold", why, limit=limit)
+        if (one.get("samples") or policy.minimum_samples) < policy.minimum_samples:
+            why = say(
+                "{name} has {samples} samples, fewer than the {needed} that the policy asks for",
+                name=named(one["name"]),
+                samples=f"{one['samples']:,}",
+                needed=f"{policy.minimum_samples:,}",
+            )
+            return Check(say("drift"), "hold", why, limit=limit)
     certain = [one for one in found if scale.losses(one["ci"])[0] > limit]
     worst = max(certain or found, key=lambda one: scale.losses(one["ci"])[1])
     loss, (low, high) = scale.loss(worst["extra"]), scale.losses(worst["ci"])
@@ -236,6 +253,16 @@ def check_memory(
     why = say("within {limit}", limit=limit) if within else say("above {limit}", limit=limit)
     outcome: Outcome = "advance" if within else "hold"
     return Check(say("memory"), outcome, _both(told, why), shares[engine], None, policy.memory)
+
+
+def _harmed(row: Mapping[str, Any], scale: Scale, limit: float) -> bool:
+    """Say whether a slice loses more than the limit for certain: by its interval, and by its own test."""
+    beyond = row["ci"] is not None and scale.losses(row["ci"])[0] > limit
+    return beyond and row.get("p_holm") is not None and row["p_holm"] <= _P
+
+
+def _finite(*values: float | None) -> bool:
+    return all(one is not None and isfinite(one) for one in values)
 
 
 def _held_to(

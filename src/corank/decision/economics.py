@@ -27,7 +27,7 @@ class Economics:
         currency: ISO 4217, such as EUR.
         locale: how money is written, such as de_DE.
         utilisation: the share of its time that an instance is busy.
-        watts: what a busy instance draws; 0 leaves electricity out.
+        watts: what an instance draws more while it is busy; 0 leaves electricity out.
         electricity: price of a kWh.
         engineer_hours, engineer_cost: of the introduction, and of one hour.
         training_hours: of the pilot; None takes what the trial measured.
@@ -88,9 +88,14 @@ class Economics:
             raise CorankError(f"{path}: {error}") from error
 
     @property
-    def hour(self) -> float:
-        """What an instance costs in an hour, its electricity included."""
-        return self.cost_per_hour + self.watts / 1000 * self.electricity
+    def busy_hour(self) -> float:
+        """What an hour of work costs: an instance for as long as it takes to do one, and its electricity."""
+        return self.cost_per_hour / self.utilisation + self.power_hour
+
+    @property
+    def power_hour(self) -> float:
+        """What the electricity of an hour of work costs."""
+        return self.watts / 1000 * self.electricity
 
     def money(self, amount: float) -> str:
         """Write an amount as the locale does; one below 1 with two digits that count.
@@ -136,9 +141,9 @@ class Measured:
 def estimate(terms: Economics, measured: Measured) -> dict[str, Any]:
     """Turn a speedup into money.
 
-    A request costs the time that it holds an instance: seconds / utilisation · cost of an hour / 3600. The
-    saving of a month is requests · (before − after), and its interval that of the speedup s carried through
-    1 − 1/s, which rises with s.
+    A request costs the time that it holds an instance, seconds / utilisation · cost of an hour / 3600,
+    and the electricity of the seconds that it keeps it busy. The saving of a month is requests ·
+    (before − after), and its interval that of the speedup s carried through 1 − 1/s, which rises with s.
 
     Args:
         terms: the user's numbers.
@@ -177,7 +182,12 @@ def estimate(terms: Economics, measured: Measured) -> dict[str, Any]:
         "payback_months": _payback(invested, saving),
         "payback_months_ci": None if ends is None else [_payback(invested, one) for one in reversed(ends)],
         "instances": {"before": load[0], "after": load[1], "whole_before": whole[0], "whole_after": whole[1]},
-        "saving_per_month_whole_instances": (whole[0] - whole[1]) * DAYS * 24 * terms.hour,
+        "saving_per_month_whole_instances": DAYS
+        * 24
+        * (
+            (whole[0] - whole[1]) * terms.cost_per_hour
+            + (load[0] - load[1]) * terms.utilisation * terms.power_hour
+        ),
         "memory_bytes": None
         if measured.peaks is None
         else {"before": whole[0] * measured.peaks[0], "after": whole[1] * measured.peaks[1]},
@@ -206,7 +216,7 @@ def as_dict(terms: Economics) -> dict[str, Any]:
 
 
 def _per_million(terms: Economics, seconds: float) -> float:
-    return seconds * 1e6 / 3600 / terms.utilisation * terms.hour
+    return seconds * 1e6 / 3600 * terms.busy_hour
 
 
 def _saving(terms: Economics, seconds: float, speedup: float) -> float:

@@ -98,7 +98,8 @@ def gate(
 ) -> Decision:
     """Decide whether the small network of a trial goes on.
 
-    Roll back needs proof of harm, advance proof of its absence in every check; everything else is hold.
+    Roll back needs proof of harm, advance proof of its absence in accuracy, speed and drift; everything else
+    is hold. Slices, seeds and memory advance by what was measured: few samples of a class prove nothing.
 
     Args:
         result: a pilot.json, or what it holds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from corank.extras import import_extra
 
 RESAMPLES = 2000
+_FEW_RESAMPLES = 500  # where each takes many metrics
 _BATCH = 2_000_000  # numbers that are resampled at once
 
 Reduce = Callable[[Tensor], float]
@@ -127,8 +128,48 @@ def metric_difference(
     )
 
 
+def change_of_difference(
+    shifted: Sequence[tuple[Tensor, Tensor]], clean: tuple[Tensor, Tensor], reduce: Reduce, seed: int = 0
+) -> Interval:
+    """Return the interval of how a difference of two metrics changes, all resampled on the same samples.
+
+    Args:
+        shifted: rows of a network and of its reference, once for each way the samples were changed; the mean
+            of their differences counts.
+        clean: rows of both on the samples as they were.
+        reduce: how the metric follows from the rows.
+        seed: of the resampling.
+
+    >>> ones, zeros = torch.ones(9), torch.zeros(9)
+    >>> change_of_difference([(ones, ones)], (ones, zeros), lambda rows: rows.mean().item())
+    Interval(low=-1.0, high=-1.0)
+    """
+
+    def gap(pair: tuple[Tensor, Tensor], chosen: Tensor) -> float:
+        return reduce(pair[0][chosen]) - reduce(pair[1][chosen])
+
+    return _resampled(
+        len(clean[0]),
+        lambda chosen: sum(gap(pair, chosen) for pair in shifted) / len(shifted) - gap(clean, chosen),
+        0.95,
+        seed,
+        _FEW_RESAMPLES,
+    )
+
+
 def two_sample_interval(values: Tensor, others: Tensor, seed: int = 0) -> Interval:
-    """Return the 95% interval of the mean of values minus that of other samples, each resampled alone."""
+    """Return the 95% interval of the mean of values minus that of other samples.
+
+    Differences of hits, −1, 0 or 1 each, have Bonett and Price's interval (see `difference_interval`) on both
+    sides, which stays honest where nothing differs; all else is resampled, each side alone.
+
+    >>> same = torch.zeros(8)
+    >>> low, high = two_sample_interval(same, same)
+    >>> low < -0.3 and high > 0.3
+    True
+    """
+    if all(bool(((side == 0) | (side.abs() == 1)).all()) for side in (values, others)):
+        return _two_sample_hits(values, others)
     from scipy.stats import bootstrap
 
     found = bootstrap(
@@ -142,13 +183,35 @@ def two_sample_interval(values: Tensor, others: Tensor, seed: int = 0) -> Interv
     return Interval(float(found.low), float(found.high))
 
 
-def _resampled(n: int, statistic: Callable[[Tensor], float], confidence: float, seed: int) -> Interval:
+def _two_sample_hits(values: Tensor, others: Tensor) -> Interval:
+    from scipy.stats import norm
+
+    shares = [
+        tuple((int((side == sign).sum()) + 1) / (len(side) + 2) for sign in (1, -1))
+        for side in (values, others)
+    ]
+    variance = sum(
+        _spread(*share) ** 2 / (len(side) + 2) for share, side in zip(shares, (values, others), strict=True)
+    )
+    (gained, lost), (gained_there, lost_there) = shares
+    middle = gained - lost - (gained_there - lost_there)
+    half = float(norm.ppf(0.975)) * sqrt(variance)
+    return Interval(middle - half, middle + half)
+
+
+def _resampled(
+    n: int,
+    statistic: Callable[[Tensor], float],
+    confidence: float,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval:
     from scipy.stats import bootstrap
 
     found = bootstrap(
         (np.arange(n),),
         lambda chosen: statistic(torch.from_numpy(np.ascontiguousarray(chosen))),
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
         vectorized=False,
         confidence_level=confidence,
         method="percentile",

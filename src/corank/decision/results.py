@@ -40,9 +40,10 @@ def check_result(result: Any, where: str = "pilot result") -> dict[str, Any]:
             f"{where}: allowed is a pilot.json of schema {SCHEMA}, got schema {schema!r}. "
             "Run `corank pilot` again with this version, or use the version that wrote it."
         )
-    arms = result.get("arms") or ()
-    names = [arm.get("name") if isinstance(arm, dict) else None for arm in arms]
-    if not names or None in names or len(set(names)) != len(names):
+    arms = result.get("arms")
+    listed = arms if isinstance(arms, list) else ()
+    names = [arm.get("name") if isinstance(arm, dict) else None for arm in listed]
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise FileError(
             f"{where}: arms need names, each its own, got {names}. Use the pilot.json as it was written."
         )
@@ -55,6 +56,12 @@ def candidate_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the arm to decide on: the one with force, else plain low rank, else any that is not dense."""
     arms = {arm["name"]: arm for arm in result["arms"] if arm["name"] != "dense"}
     return next((arms[name] for name in CANDIDATES if name in arms), next(iter(arms.values()), None))
+
+
+def subject_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the arm that a page is about: the one that was decided on, else the one to decide on."""
+    judged = (result.get("decision") or {}).get("arm")
+    return next((arm for arm in result["arms"] if arm["name"] == judged), candidate_arm(result))
 
 
 def reference_arm(result: Mapping[str, Any]) -> Mapping[str, Any] | None:

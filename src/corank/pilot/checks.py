@@ -43,6 +43,7 @@ PACKAGES = {
     "pydantic": "decision",
     "babel": "decision",
 }
+_LEAST_SHIFTED = 2  # samples, for an interval
 Value = TypeVar("Value")
 
 
@@ -73,7 +74,12 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
     if options.energy:
         import_extra("codecarbon", "energy")
     if problem.shifted is not None:
-        _look("shifted", problem.shifted[1], task.loss is cross_entropy, outputs)
+        shifted = _look("shifted", problem.shifted[1], task.loss is cross_entropy, outputs)
+        if shifted.count < _LEAST_SHIFTED:
+            raise CorankError(
+                f"shifted: has {shifted.count} sample. Give at least {_LEAST_SHIFTED}; the gate wants as "
+                "many as its policy's minimum_samples."
+            )
     check_slices(task, counts["final"])
     if any(ARMS[name].force for name in options.arms):
         make_force(model, options)

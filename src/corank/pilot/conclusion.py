@@ -9,7 +9,7 @@ from typing import Any
 from corank.decision.economics import Economics, Measured, as_dict, estimate
 from corank.decision.gate import gate
 from corank.decision.policy import Policy
-from corank.decision.results import candidate_arm, reference_arm
+from corank.decision.results import candidate_arm, reference_arm, subject_arm
 from corank.errors import CorankError
 from corank.pilot.headline import findings, headline
 from corank.pilot.meeting import meeting, plain_sentence
@@ -30,12 +30,12 @@ def conclude(
     Returns: the result.
     Raises: CorankError, for an engine that was not timed.
     """
+    kept = (result.get("decision") or {}).get("policy")
+    terms = policy or (Policy() if kept is None else Policy.from_dict(kept))
+    result["decision"] = gate(result, terms).to_dict()  # first: the money is that of the arm it judged
     before = (result.get("economics") or {}).get("terms")
     numbers = economics or (None if before is None else Economics(**before))
     result["economics"] = None if numbers is None else count_money(result, numbers)
-    kept = (result.get("decision") or {}).get("policy")
-    terms = policy or (Policy() if kept is None else Policy.from_dict(kept))
-    result["decision"] = gate(result, terms).to_dict()
     result["proves"] = what_it_proves(result, terms)
     opening = [plain_sentence(sentence) for _, sentence in meeting(result)]
     result["summary"] = [headline(result), *opening, *(sentence for _, sentence in findings(result))]
@@ -73,7 +73,7 @@ def count_money(result: Mapping[str, Any], terms: Economics) -> dict[str, Any]:
             engine, times[engine], result["protocol"]["latency_batch"], speedup, tuple(ci), both, hours
         )
         arms[arm["name"]] = estimate(terms, measured)
-    chosen = (candidate_arm(result) or {}).get("name")
+    chosen = (subject_arm(result) or {}).get("name")
     lines = money_lines(terms, arms[chosen]) if chosen in arms else []
     points = (result.get("front") or {}).get("points") or ()
     front = [

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from corank.decision.economics import Economics
-from corank.decision.results import candidate_arm
-from corank.pilot.formats import MISSING, interval, known, percent, plain, significant
+from corank.decision.results import subject_arm
+from corank.pilot.formats import MISSING, interval, known, percent, plain, points, significant
 from corank.pilot.metric import Score, score_of
 from corank.pilot.tables import Cell, Column, Row, Table, label, to_markdown_table
 from corank.wording import mark, named, say
@@ -20,6 +20,7 @@ OUTCOMES = {
     "roll back": mark("roll back"),
     "not judged": mark("not judged"),
 }
+FIRST = 10  # flips that are listed; pilot.json has all of them
 MOST = 30  # rows of a table of slices; pilot.json has all of them
 
 
@@ -37,6 +38,7 @@ def decision_tables(result: Mapping[str, Any]) -> list[Titled]:
     """Build the tables of the decision; one without data is left out."""
     found = [
         _checks(result),
+        _sample_by_sample(result),
         *(one for arm in result["arms"] for one in (_slices(result, arm), _drift(result, arm)) if one),
         _folds(result),
         _money(result),
@@ -65,8 +67,43 @@ def _checks(result: Mapping[str, Any]) -> Titled | None:
         for one in decision["checks"]
     ]
     columns = (Column(say("Outcome")), Column(say("Reason")))
-    title = say("Decision: {verdict}", verdict=say(OUTCOMES[decision["verdict"]]))
+    verdict = say(OUTCOMES[decision["verdict"]])
+    title = say("Decision on {arm}: {verdict}", arm=label(decision["arm"]), verdict=verdict)
     return Titled("checks", title, decision["sentence"], Table(columns, tuple(rows)))
+
+
+def _sample_by_sample(result: Mapping[str, Any]) -> Titled | None:
+    arms = [arm for arm in result["arms"] if (arm.get("comparison") or {}).get("mcnemar")]
+    if not arms:
+        return None
+    rows = []
+    for arm in arms:
+        found, test = arm["comparison"], arm["comparison"]["mcnemar"]
+        calibration = arm.get("calibration") or {}
+        cells = (
+            Cell(f"{test['lost']:,}"),
+            Cell(f"{test['gained']:,}"),
+            Cell(significant(test["p"], 2)),
+            Cell(percent(found.get("agreement"))),
+            Cell(percent(calibration.get("ece")), (interval(found.get("ece_difference_ci"), points),)),
+        )
+        rows.append(Row(arm["name"], label(arm["name"]), "", cells))
+    columns = (
+        Column(say("Right to wrong"), say("samples")),
+        Column(say("Wrong to right"), say("samples")),
+        Column(say("p, McNemar")),
+        Column(say("Same answer")),
+        Column(say("Calibration error"), say("change in points, 95% interval")),
+    )
+    subject = subject_arm(result) or {}
+    lost = ((subject.get("comparison") or {}).get("flips") or {}).get("lost") or []
+    note = say("Against dense on the same final samples; samples.csv has each of them.")
+    if lost:
+        first = plain(lost[:FIRST])
+        note += say(
+            " The first that {arm} turns wrong: {numbers}.", arm=label(subject["name"]), numbers=first
+        )
+    return Titled("samples", say("Sample by sample"), note, Table(columns, tuple(rows)))
 
 
 def _slices(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
@@ -93,8 +130,8 @@ def _slices(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
     heads = (label("dense"), label(arm["name"]), say("Difference"), say("p, Holm"))
     columns = tuple(map(Column, heads))
     note = say(
-        "Worst: {worst}. All intervals hold together at 95% (Bonferroni); p is that of an exact test, "
-        "corrected by Holm.",
+        "Worst: {worst}. All intervals hold together at 95% (Bonferroni); p is that of McNemar's exact test, "
+        "or of a permutation test where the metric counts no hits, corrected by Holm.",
         worst=worst,
     )
     if len(ordered) > MOST:
@@ -117,15 +154,16 @@ def _drift(result: Mapping[str, Any], arm: Mapping[str, Any]) -> Titled | None:
     columns = (Column(say("Changes more than dense")), Column(say("95% interval")))
     unknown = [
         say(
-            "on {inputs} it is {small} sure, dense {dense}",
+            "on {inputs} it is {small} sure, dense {dense} (difference in points {interval})",
             inputs=named(row["name"]),
             small=percent(row["confidence"]),
             dense=percent(row["reference"]),
+            interval=interval(row.get("ci"), points),
         )
         for row in drift["unknown"]
         if known(row["confidence"])
     ]
-    note = say("Change of small minus change of dense, on the same samples.")
+    note = say("Change of small minus change of dense, on the same samples; a second data set has its own.")
     if unknown:
         note += say(" Inputs that show nothing: {told}.", told=say("; ").join(unknown))
     return Titled("drift", say("Drift: {arm}", arm=label(arm["name"])), note, Table(columns, tuple(rows)))
@@ -189,13 +227,14 @@ def _money(result: Mapping[str, Any]) -> Titled | None:
             Cell(say("never") if months is None else f"{months:.1f}"),
         )
         rows.append(Row(name, label(name), say("on {engine}", engine=arm["engine"]), cells))
-    note = say("From measured times and these numbers: {terms}.", terms=plain(found["terms"]))
+    given = {named(key.replace("_", " ")): one for key, one in found["terms"].items() if one is not None}
+    note = say("From measured times and these numbers: {terms}.", terms=plain(given))
     return Titled("money", say("Money"), note, Table(columns, tuple(rows)))
 
 
 def _sensitivity(result: Mapping[str, Any]) -> Titled | None:
     found = result.get("economics")
-    name = str((candidate_arm(result) or {}).get("name"))
+    name = str((subject_arm(result) or {}).get("name"))
     if not found or name not in found["arms"]:
         return None
     terms = Economics(**found["terms"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from corank.decision.results import check_result
-from corank.errors import CorankError
+from corank.errors import CorankError, FileError
 from corank.files import write_text
 from corank.pilot.conclusion import retold
 from corank.pilot.decision_tables import Titled, decision_tables
@@ -172,5 +172,13 @@ def write_document(result: Mapping[str, Any], path: Path, form: str = "html", la
     """
     if form not in FORMATS:
         raise CorankError(f"format: allowed are {', '.join(FORMATS)}, got {form!r}.")
-    said = FORMATS[form](result, lang)
+    try:
+        said = FORMATS[form](result, lang)
+    except CorankError:
+        raise
+    except Exception as error:  # a file may hold anything
+        raise FileError(
+            f"pilot result: cannot be shown ({type(error).__name__}: {error}). Use the pilot.json as it was "
+            "written."
+        ) from error
     return write_text(path, said.encode("utf-8", "replace").decode("utf-8"))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corank.decision.intervals import mean_interval, two_sample_interval
+from corank.decision.intervals import change_of_difference, mean_interval, two_sample_interval
 from corank.pilot.corruptions import CORRUPTIONS, STRENGTHS, UNKNOWN, corrupted, unknown
 from corank.tasks import Loader, Metric, Task
 
@@ -67,7 +67,7 @@ def _describe(
     judged = [_mean(arm, clean, kinds, kind) for kind in CORRUPTIONS] if kinds else []
     shifted = None if second is None else {"name": second[0], **_second(arm, clean, second[1])}
     if shifted is not None:
-        judged.append({key: shifted[key] for key in ("name", "extra", "ci")})
+        judged.append({key: shifted[key] for key in ("name", "samples", "extra", "ci")})
     return {
         "corruptions": rows,
         "unknown": [_unknown(kind, arm, clean, found) for kind, found in foreign.items()],
@@ -99,7 +99,24 @@ def _mean(arm: str, clean: Scores, kinds: Mapping[tuple[str, int], Scores], kind
     if before is not None and all(one is not None and len(one) == len(before) for one in gaps):
         rows = torch.stack([one for one in gaps if one is not None]).mean(0) - before
         ci = list(mean_interval(rows))
-    return {"name": kind, "extra": sum(extra) / len(extra), "ci": ci}
+    elif (reduce := clean[arm].reduce) is not None:
+        pairs = [_rows(arm, one) for one in (*found, clean)]
+        known = [one for one in pairs if one is not None and len(one[0]) == len(one[1])]
+        if len(known) == len(pairs) and len({len(one[0]) for one in known}) == 1:
+            ci = list(change_of_difference(known[:-1], known[-1], reduce))
+    samples = clean[arm].per_sample
+    return {
+        "name": kind,
+        "samples": None if samples is None else len(samples),
+        "extra": sum(extra) / len(extra),
+        "ci": ci,
+    }
+
+
+def _rows(arm: str, scores: Scores) -> tuple[Tensor, Tensor] | None:
+    """Return the rows of small and of dense, where the metric has one a sample."""
+    one, two = scores[arm].per_sample, scores["dense"].per_sample
+    return None if one is None or two is None else (one, two)
 
 
 def _extra(arm: str, clean: Scores, found: Scores) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corank.decision.results import candidate_arm, reference_arm
+from corank.decision.results import reference_arm, subject_arm
 from corank.pilot.formats import interval, known, listing, times
 from corank.pilot.metric import score_of
 from corank.pilot.tables import label
@@ -17,7 +17,7 @@ def headline(result: Mapping[str, Any]) -> str:
 
     An engine counts as faster or slower only where the 95% interval of its speedup leaves out 1.
     """
-    arm = candidate_arm(result)
+    arm = subject_arm(result)
     if arm is None:
         return say("Only the dense network was run: there is nothing to compare")
     score = score_of(result)
@@ -88,7 +88,7 @@ def _range(values: Sequence[float]) -> str:
 
 def findings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what was measured with its intervals, and what this trial cannot prove: (about, sentence)."""
-    arm = candidate_arm(result)
+    arm = subject_arm(result)
     if arm is None:
         return []
     said = {
@@ -135,7 +135,7 @@ def _accuracy(arm: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     said += say(" (95% interval {interval}): ", interval=interval(ci, form))
     least, most = (-high, -low) if score.higher else (low, high)  # of what is lost
     if least > 0:
-        ends = {"low": form(least)[1:], "high": stepped(form(most)[1:], steps)}
+        ends = {"low": form(least).lstrip("+"), "high": stepped(form(most).lstrip("+"), steps)}
         return said + say("the loss is real, between {low} and {high}.", **ends)
     if most < 0:
         return said + say("the gain is real.")

@@ -8,7 +8,7 @@ from typing import Any
 from corank.decision.economics import Economics
 from corank.decision.gate import VERDICTS, tell_stage
 from corank.decision.policy import Stage
-from corank.decision.results import candidate_arm, reference_arm
+from corank.decision.results import reference_arm, subject_arm
 from corank.pilot.formats import interval, known, milliseconds, percent, times
 from corank.pilot.headline import speed_outcome, stepped
 from corank.pilot.metric import score_of
@@ -24,7 +24,7 @@ def meeting(result: Mapping[str, Any]) -> list[tuple[str, Sentence]]:
     >>> meeting({"protocol": {}, "arms": [{"name": "dense"}]})
     []
     """
-    arm, dense = candidate_arm(result), reference_arm(result)
+    arm, dense = subject_arm(result), reference_arm(result)
     if arm is None or dense is None:
         return []
     return [

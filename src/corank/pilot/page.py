@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -23,8 +24,9 @@ from corank.pilot.headline import findings, headline
 from corank.pilot.meeting import meeting
 from corank.pilot.metric import score_of
 from corank.pilot.tables import arm_table, column_keys, engines, label, metric_table
-from corank.wording import language, mark, say, speaking
+from corank.wording import LANGUAGES, language, mark, say, speaking
 
+_OPENING = 2000  # characters of a page, in which its language is
 PROTOCOL = {  # how the parts of the protocol are called, in the order shown; parts not named here follow
     "data": mark("Data"),
     "samples": mark("Samples"),
@@ -61,6 +63,16 @@ def write_report(result: Mapping[str, Any], path: Path, lang: str = "en") -> Pat
     Source: corank's own.
     """
     return write_text(path, render(result, lang))
+
+
+def page_language(path: Path) -> str:
+    """Return the language that a page was written in; English where there is none."""
+    try:
+        start = path.read_text(encoding="utf-8")[:_OPENING]
+    except OSError:
+        return "en"
+    found = re.search(r'<html lang="(\w+)"', start)
+    return found[1] if found is not None and found[1] in LANGUAGES else "en"
 
 
 def render(result: Mapping[str, Any], lang: str = "en") -> str:

@@ -25,11 +25,11 @@ from corank.pilot.arm_files import load_arm
 from corank.pilot.arms import distills, first_rules
 from corank.pilot.checks import check_problem
 from corank.pilot.conclusion import conclude, require_terms
-from corank.pilot.folder import close_work, finished, trial_folder
+from corank.pilot.folder import close_work, finished, locked, trial_folder
 from corank.pilot.folds import require_folds, run_folds
 from corank.pilot.identity import identity_of
-from corank.pilot.options import TrialOptions
-from corank.pilot.page import write_report
+from corank.pilot.options import ARMS, TrialOptions
+from corank.pilot.page import page_language, write_report
 from corank.pilot.problem import Problem
 from corank.pilot.samples import samples_to_csv
 from corank.pilot.seed_run import Run, run_seed
@@ -84,7 +84,8 @@ def run_trial(
         logger.info("%s: this trial is done already; --again runs it anew", out)
         before = json.dumps(result)
         if json.dumps(conclude(result, policy, economics)) != before or lang is not None:
-            write_files(result, out, lang or "en")
+            with locked(out):
+                write_files(result, out, lang or page_language(out / "report.html"))
         return result
     require_terms(options.arms, options.backends, policy, economics)
     require_folds(problem, options)
@@ -163,17 +164,28 @@ def _write_models(out: Path, folder: Path, problem: Problem, records: list[dict[
         if arm is None:
             raise FileError(f"{folder / name}: a finished arm was removed. Delete {folder} and run it again.")
         _write_model(out, problem, arm, record)
+    for name in ARMS.keys() - {record["name"] for record in records}:  # left by the trial before --again
+        (out / _model_file(name)).unlink(missing_ok=True)
+        (out / _plan_file(name)).unlink(missing_ok=True)
+
+
+def _model_file(name: str) -> Path:
+    return Path("models") / f"{name}.safetensors"
+
+
+def _plan_file(name: str) -> Path:
+    return Path("plans") / f"{name}.json"
 
 
 def _write_model(out: Path, problem: Problem, arm: Arm, record: dict[str, Any]) -> None:
-    model_file = Path("models") / f"{arm.name}.safetensors"
+    model_file = _model_file(arm.name)
     (out / "models").mkdir(exist_ok=True)
     store.save(arm.model.eval(), out / model_file, reference=problem.make_model, plan=arm.plan)
     record["model_file"] = str(model_file)
     record["bytes"] = (out / model_file).stat().st_size
     record["plan_file"] = None
     if arm.plan is not None:
-        record["plan_file"] = str(Path("plans") / f"{arm.name}.json")
+        record["plan_file"] = str(_plan_file(arm.name))
         write_text(out / record["plan_file"], arm.plan.to_json())
 
 

@@ -17,7 +17,7 @@ MESSAGES = {
     " Next stage: {stage}.": "次の段階は{stage}です。",
     "{name} ({share} of the requests, at least {hours} hours)": "{name}（要求の{share}、{hours}時間以上）",
     "{name} ({share} of the requests)": "{name}（要求の{share}）",
-    "Decision: {verdict}": "判定：{verdict}",
+    "Decision on {arm}: {verdict}": "{arm}の判定：{verdict}",
     "Name": "項目",
     "Check": "項目",
     "Outcome": "結果",
@@ -62,7 +62,12 @@ MESSAGES = {
         "最も悪い{kind}「{name}」の低下は{samples}件で{loss}"
     ),
     "the policy leaves drift open": "方針でデータの変化は判定の対象外です",
-    "drift was not measured with an interval": "データの変化への影響は信頼区間付きで測定されていません",
+    "drift was not measured": "データの変化への影響が測定されていません",
+    "{name} has a loss that is not finite, so it is not known": "「{name}」の低下は有限の値ではなく、不明です",
+    "under {corruption} the loss has no interval": "「{corruption}」での低下に信頼区間がありません",
+    "{name} has {samples} samples, fewer than the {needed} that the policy asks for": (
+        "「{name}」は{samples}件で、方針の求める{needed}件に足りません"
+    ),
     "and the policy requires it: run the trial with --drift": (
         "方針では必須です。--driftを付けて試験してください"
     ),
@@ -80,25 +85,39 @@ MESSAGES = {
     "of {seeds} seeds, seed {seed} loses most, {loss}": (
         "{seeds}個のシードのうち低下が最も大きいのはシード{seed}で、{loss}"
     ),
-    # slices, drift, folds, energy
+    # samples, slices, drift, folds, energy
+    "Sample by sample": "サンプルごとの比較",
+    "Right to wrong": "正解から不正解",
+    "Wrong to right": "不正解から正解",
+    "samples": "件",
+    "p, McNemar": "p値（McNemar）",
+    "Same answer": "同じ答え",
+    "Calibration error": "較正誤差",
+    "change in points, 95% interval": "変化（ポイント）、95%信頼区間",
+    "Against dense on the same final samples; samples.csv has each of them.": (
+        "同じ最終評価用サンプルで元のネットワークと比べた結果です。1件ごとの結果はsamples.csvにあります。"
+    ),
+    " The first that {arm} turns wrong: {numbers}.": "{arm}で不正解になった最初のサンプル：{numbers}。",
     "Classes and slices: {arm}": "クラスと区分：{arm}",
     "{kind}, {samples} samples": "{kind}、{samples}件",
     "p, Holm": "p値（Holm）",
-    "Worst: {worst}. All intervals hold together at 95% (Bonferroni); p is that of an exact test, "
-    "corrected by Holm.": (
-        "最も悪いのは「{worst}」です。区間はすべて同時に95%で成り立ちます（Bonferroni）。p値は正確検定の値を"
-        "Holm法で補正したものです。"
+    "Worst: {worst}. All intervals hold together at 95% (Bonferroni); p is that of McNemar's exact test, "
+    "or of a permutation test where the metric counts no hits, corrected by Holm.": (
+        "最も悪いのは「{worst}」です。区間はすべて同時に95%で成り立ちます（Bonferroni）。p値はMcNemarの正確検定、"
+        "正誤を数えない指標では並べ替え検定の値をHolm法で補正したものです。"
     ),
     " The {shown} that lose most of {all}.": "{all}件のうち低下の大きい{shown}件を示します。",
     "Drift: {arm}": "データの変化への耐性：{arm}",
     "Changes more than dense": "元のネットワークとの変化の差",
     "mean of five strengths": "5段階の強さの平均",
     "second data set": "第2のデータ",
-    "Change of small minus change of dense, on the same samples.": (
-        "同じサンプルでの、圧縮後の変化から元のネットワークの変化を引いた値です。"
+    "Change of small minus change of dense, on the same samples; a second data set has its own.": (
+        "同じサンプルでの、圧縮後の変化から元のネットワークの変化を引いた値です。第2のデータには別のサンプルを使います。"
     ),
     " Inputs that show nothing: {told}.": "何も写っていない入力：{told}。",
-    "on {inputs} it is {small} sure, dense {dense}": "{inputs}での確信度は{small}、元は{dense}",
+    "on {inputs} it is {small} sure, dense {dense} (difference in points {interval})": (
+        "{inputs}での確信度は{small}、元は{dense}（差は{interval}ポイント）"
+    ),
     "Cross-validation": "交差検証",
     "Fold {number}": "分割{number}",
     "Mean": "平均",
