@@ -131,6 +131,12 @@ def test_a_comparison_names_the_worst_slice_and_lists_the_flips():
         assert row["ci"][0] < alone.low < row["difference"] < row["ci"][1]
 
 
+def test_two_classes_of_one_name_stay_two():
+    labels = torch.arange(6) % 3
+    groups = find_groups(_metric(torch.ones(6), labels).classified, ("cat", "cat", "dog"), None, 6)
+    assert list(groups) == ["cat", "cat (1)", "dog"]
+
+
 def test_what_cannot_be_tested_has_no_p_and_does_not_count_in_holms():
     rows = [{"p": 0.01}, {"p": None}, {"p": 0.03}]
     correct_slices(rows)

@@ -119,6 +119,13 @@ def test_headroom_tells_the_money_as_a_bound(run, tmp_path, monkeypatch):
     )
 
 
+def test_headroom_measures_the_engine_that_the_money_is_about(run, tmp_path):
+    (tmp_path / "costs.toml").write_text('cost_per_hour = 1\nrequests_per_day = 1e6\nbackend = "openvino"')
+    code, _, err = run("headroom", "torch.nn:Identity", "--economics", "costs.toml")
+    assert code == 2
+    assert "Add --backend openvino" in err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

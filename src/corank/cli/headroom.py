@@ -38,6 +38,7 @@ def headroom(
     from corank.benchmarks.headroom import headroom as measure
     from corank.cli.models import load_model, make_example
     from corank.decision.economics import Economics, Measured, estimate
+    from corank.errors import CorankError
     from corank.files import write_text
     from corank.pilot.money_lines import money_lines, sensitivity_lines
     from corank.targets import Target
@@ -45,6 +46,11 @@ def headroom(
     if quiet:
         logging.getLogger().setLevel(logging.WARNING)
     numbers = None if economics is None else Economics.read(economics)
+    if numbers is not None and numbers.backend not in (None, backend):
+        raise CorankError(
+            f"{economics}: backend is {numbers.backend!r}, and headroom measures {backend!r}. "
+            f"Add --backend {numbers.backend}."
+        )
     example = make_example(shape) if shape else None
     found = measure(
         Path(model) if model.endswith(".onnx") else load_model(model),

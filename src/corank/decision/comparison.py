@@ -134,7 +134,8 @@ def find_groups(
     if classified is not None:
         for label in sorted(set(classified.labels.tolist())):
             name = classes[label] if 0 <= label < len(classes) else str(label)
-            groups[name] = ("class", classified.labels == label)
+            named = name if name not in groups else f"{name} ({label})"
+            groups[named] = ("class", classified.labels == label)
     for name, values in (slices or {}).items():
         listed = values.tolist() if isinstance(values, Tensor) else list(values)
         if all(isinstance(one, bool) for one in listed):

@@ -42,6 +42,8 @@ def measure_energy(
     batch, found = first_tensor(example).shape[0], {}
     try:
         for name, model in models.items():
+            with torch.no_grad():
+                call(model, example)  # what torch sets up once is no inference
             tracker.start_task(name)
             samples, end = 0, time.perf_counter() + seconds
             with torch.no_grad():
