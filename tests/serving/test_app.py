@@ -166,15 +166,36 @@ def test_without_the_store_outcomes_are_refused_and_answers_go_on(make, monkeypa
     for name in ("write", "fold", "state"):
         monkeypatch.setattr(client.router.store, name, refuse)
     reply = client.post("/outcome", json={"receipt": receipt, "labels": [1, 1]})
-    assert (reply.status_code, reply.json()["error"]) == (
-        503,
-        "outcome: not recorded, the store does not answer. Try again.",
-    )
+    assert reply.status_code == 503
+    assert "it may have been recorded or not. Try again: that is safe" in reply.json()["error"]
     assert client.get("/status").status_code == 503
     assert "corank_rollout_store_age_seconds" in client.get("/metrics").text
     assert client.post("/predict", json={"inputs": X.tolist()}).status_code == 200
     monkeypatch.undo()
     assert client.post("/outcome", json={"receipt": receipt, "labels": [1, 1]}).json() == {"new": True}
+
+
+def test_an_outcome_that_is_waited_for_too_long_is_recorded_all_the_same(make, monkeypatch):
+    client = make(seconds=0.2)
+    receipts = [client.post("/predict", json={"inputs": X.tolist()}).json()["receipt"] for _ in range(2)]
+    gate, write = threading.Event(), client.router.store.write
+
+    def late(outcomes, *more):
+        if outcomes:
+            gate.wait(20)
+        return write(outcomes, *more)
+
+    monkeypatch.setattr(client.router.store, "write", late)
+    for receipt in receipts:
+        reply = client.post("/outcome", json={"receipt": receipt, "labels": [1, 1]})
+        assert reply.status_code == 503
+    gate.set()
+    end = time.monotonic() + 20
+    while client.get("/status").json()["outcomes"] < 2:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    for receipt in receipts:
+        assert client.post("/outcome", json={"receipt": receipt, "labels": [1, 1]}).json() == {"new": False}
 
 
 def test_status_and_metrics(make):

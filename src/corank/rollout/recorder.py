@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from corank.errors import StoreError
+from corank.rollout.batches import Batch, is_of_a_row
 from corank.rollout.policy import Policy
 from corank.rollout.records import Recorded, View
 from corank.rollout.rows import Labels, Observation
@@ -28,7 +29,8 @@ class Recorder:
     """Between a router's threads and the store.
 
     Observations are written behind, many in one transaction. An outcome's future is done when its transaction
-    is committed; while one commits, the next ones gather, so that many share a commit.
+    is committed; while one commits, the next ones gather, so that many share a commit. A row that cannot be
+    written is refused alone.
 
     Args:
         store: of the roll-out, open.
@@ -104,8 +106,8 @@ class Recorder:
                     self._wake.wait(self.refresh)
                 closing = self._closing
             try:
-                while self._flush():
-                    pass
+                while self._flush() and (closing or time.monotonic() - folded < self.refresh):
+                    pass  # a steady stream must not put the fold off; only the end drains it wholly
                 if time.monotonic() - folded >= self.refresh or closing:
                     folded = time.monotonic()
                     self._fold()
@@ -117,25 +119,42 @@ class Recorder:
                 if not closing:
                     time.sleep(self.refresh)
             if closing:
+                self._refuse_rest()
                 return
 
     def _flush(self) -> bool:
         """Write up to so many rows of each kind; say whether more are waiting."""
-        outcomes = _take(self._outcomes)
-        observations, shadows = _take(self._observations), _take(self._shadows)
-        if not outcomes and not observations and not shadows:
+        batch = Batch(_take(self._outcomes), _take(self._observations), _take(self._shadows))
+        if not len(batch):
             return False
-        try:
-            new = self.store.write([one for one, _ in outcomes], observations, shadows)
-        except BaseException as error:
-            self.dropped += len(observations)
-            for _, future in outcomes:
-                future.set_exception(error)
-            raise
-        for one, future in outcomes:
-            future.set_result(one.request in new)
-            new.discard(one.request)  # of two alike in one batch the second is not new
+        self._write(batch)
         return bool(self._outcomes) or len(self._observations) >= _MOST
+
+    def _write(self, batch: Batch) -> None:
+        """Write a batch and tell those who wait; where a row is to blame, part it until that row is alone."""
+        try:
+            new = self.store.write([one for one, _ in batch.outcomes], batch.observations, batch.shadows)
+        except Exception as error:
+            blamed = is_of_a_row(error)
+            if blamed and len(batch) > 1:
+                for part in batch.parts():
+                    self._write(part)
+                return
+            self.dropped += len(batch.observations)
+            for _, future in batch.outcomes:
+                _tell(future, error=error)
+            if not blamed:
+                raise
+            logger.warning("rollout %s: a row was refused: %s", self.store.name, error)
+            return
+        for one, future in batch.outcomes:
+            _tell(future, one.request in new)
+            new.discard(one.request)  # of two alike in one batch the second is not new
+
+    def _refuse_rest(self) -> None:
+        """Tell those who still wait at the end that nothing was written."""
+        for _, future in self._outcomes:
+            _tell(future, error=StoreError("rollout: closed before it was written. Try again."))
 
     def _fold(self) -> None:
         if self._before_fold is not None:
@@ -147,6 +166,15 @@ class Recorder:
             logger.log(
                 level, "rollout %s: %s, stage %d: %s", self.store.name, move.action, move.stage, move.reason
             )
+
+
+def _tell(future: Future[bool], new: bool = False, error: Exception | None = None) -> None:
+    if not future.set_running_or_notify_cancel():
+        return  # nobody waits for it any more
+    if error is None:
+        future.set_result(new)
+    else:
+        future.set_exception(error)
 
 
 def _take(queue: deque[Item]) -> list[Item]:

@@ -38,6 +38,10 @@ else:
 logger = logging.getLogger(__name__)
 _OUTCOME = ("receipt", "label", "labels", "score")
 _MOST_OUTCOME = 2**20  # bytes
+_UNSURE = (
+    "outcome: the store did not answer in time, so it may have been recorded or not. "
+    "Try again: that is safe, it counts once."
+)
 
 
 class _Refused(Exception):
@@ -104,12 +108,13 @@ def make_app(
         try:
             values = read_object(body, _OUTCOME)
             future = router.submit(str(values.pop("receipt", "")), **values)
-            new = await asyncio.wait_for(asyncio.wrap_future(future), options.seconds)
+            # shielded: who stops waiting does not take the outcome back
+            new = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), options.seconds)
         except (BodyError, ReceiptError, TypeError) as error:
             raise _Refused(422, str(error)) from None
         except (StoreError, TimeoutError):
             logger.warning("an outcome was refused: the store does not answer")
-            raise _Refused(503, "outcome: not recorded, the store does not answer. Try again.") from None
+            raise _Refused(503, _UNSURE) from None
         return JSONResponse({"new": new})
 
     @app.get("/status")
