@@ -10,15 +10,17 @@ import re
 import threading
 import time
 
+import anyio
 import numpy as np
 import pytest
 
 from corank.errors import StoreError
 from corank.rollout import Policy, Router
-from corank.serving.app import make_app
+from corank.serving.app import _answer, make_app
 from corank.serving.bodies import NPY, write_npy
 from corank.serving.metrics import Metrics
 from corank.serving.options import ServeOptions
+from corank.serving.slots import Slots
 
 testclient = pytest.importorskip("starlette.testclient", reason="the extra `serve`, and httpx2")
 TOKEN = "t" * 32
@@ -154,6 +156,26 @@ def test_the_time_limit_and_the_limit_of_requests_at_once(make):
     end = time.monotonic() + 20
     while client.post("/predict", json={"inputs": X.tolist()}).status_code == 503:
         assert time.monotonic() < end
+
+
+def test_a_request_that_never_gets_a_thread_gives_its_place_back():
+    slots, called = Slots(3), []
+
+    async def ask():
+        threads = anyio.CapacityLimiter(1)
+        threads.acquire_on_behalf_of_nowait(object())  # another request has the only thread
+        for _ in range(5):
+            with pytest.raises(Exception, match="no answer within 0.01 s"):
+                await _answer(lambda: called.append(1), slots, threads, 0.01)
+
+    anyio.run(ask)
+    assert (called, slots.count) == ([], 0)
+
+
+@pytest.mark.parametrize("host", ["a/healthz?", "a/?", "a/healthz#"])
+def test_the_host_header_opens_nothing(make, host):
+    reply = make().get("/status", headers={"authorization": "", "host": host})
+    assert reply.status_code == 401
 
 
 def test_without_the_store_outcomes_are_refused_and_answers_go_on(make, monkeypatch):

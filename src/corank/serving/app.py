@@ -7,7 +7,7 @@ import base64
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
@@ -22,6 +22,7 @@ from corank.serving.bodies import NPY, BodyError, read_object, read_request, wri
 from corank.serving.limits import Buckets, is_allowed
 from corank.serving.metrics import Metrics
 from corank.serving.options import ServeOptions
+from corank.serving.slots import Slots
 
 if TYPE_CHECKING:
     import anyio
@@ -68,7 +69,7 @@ def make_app(
     told = metrics or Metrics()
     buckets = Buckets(options.rate)
     threads = anyio.CapacityLimiter(options.threads)
-    busy = _Busy(options.concurrent)
+    slots = Slots(options.concurrent)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -83,7 +84,7 @@ def make_app(
 
     @app.middleware("http")
     async def guarded(request: Request, call_next: Any) -> Response:
-        begun, path = time.perf_counter(), request.url.path
+        begun, path = time.perf_counter(), request.scope["path"]
         response = _at_the_door(request, options, buckets)
         if response is None:
             response = await call_next(request)
@@ -99,7 +100,7 @@ def make_app(
         except BodyError as error:
             raise _Refused(error.code, str(error)) from None
         call = partial(router, asked.inputs, key=asked.key, request=asked.request)
-        answer = await _answer(busy.wrap(call), threads, options.seconds)
+        answer = await _answer(call, slots, threads, options.seconds)
         return _reply(answer, request.headers.get("accept", ""))
 
     @app.post("/outcome")
@@ -141,26 +142,6 @@ def make_app(
     return app
 
 
-class _Busy:
-    """Counts calls until they end, also those that nobody waits for any more."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.count = most, 0
-
-    def wrap(self, call: Any) -> Any:
-        if self.count >= self.most:
-            raise _Refused(503, f"busy: {self.most} requests are under way. Try again.", {"Retry-After": "1"})
-        self.count += 1
-
-        def run() -> Any:
-            try:
-                return call()
-            finally:
-                self.count -= 1
-
-        return run
-
-
 def _at_the_door(request: Request, options: ServeOptions, buckets: Buckets) -> Response | None:
     """Refuse who has no token or asks too often; the page and the health check need no token."""
     address = request.client.host if request.client else "nowhere"
@@ -168,7 +149,8 @@ def _at_the_door(request: Request, options: ServeOptions, buckets: Buckets) -> R
     if wait > 0:
         headers = {"Retry-After": str(max(1, round(wait)))}
         return JSONResponse({"error": f"rate: at most {options.rate:g} requests a second."}, 429, headers)
-    open_to_all = request.url.path in ("/", "/healthz")
+    # the path that is routed: that of request.url holds what the client put into its Host header
+    open_to_all = request.scope["path"] in ("/", "/healthz")
     if not open_to_all and not is_allowed(request.headers.get("authorization"), options.token):
         headers = {"WWW-Authenticate": "Bearer"}
         return JSONResponse({"error": "authorization: a bearer token is needed."}, 401, headers)
@@ -192,10 +174,15 @@ async def _read(request: Request, most: int, seconds: float) -> bytes:
     return b"".join(parts)
 
 
-async def _answer(call: Any, threads: anyio.CapacityLimiter, seconds: float) -> Answer:
+async def _answer(
+    call: Callable[[], Answer], slots: Slots, threads: anyio.CapacityLimiter, seconds: float
+) -> Answer:
+    slot = slots.take(call)
+    if slot is None:
+        raise _Refused(503, f"busy: {slots.most} requests are under way. Try again.", {"Retry-After": "1"})
     try:
         with anyio.fail_after(seconds):
-            answer: Answer = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=threads)
+            answer: Answer = await anyio.to_thread.run_sync(slot, abandon_on_cancel=True, limiter=threads)
             return answer
     except TimeoutError:
         raise _Refused(504, f"predict: no answer within {seconds:g} s.") from None
@@ -204,6 +191,8 @@ async def _answer(call: Any, threads: anyio.CapacityLimiter, seconds: float) -> 
     except Exception:
         logger.exception("the model failed")
         raise _Refused(500, "predict: the model failed on this input.") from None
+    finally:
+        slot.leave()
 
 
 async def _status(router: Router) -> dict[str, Any]:
