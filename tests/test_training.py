@@ -8,8 +8,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from corank.errors import CorankError, FileError
-from corank.recovery import finetune
+from corank.recovery import Distillation, finetune
 from corank.regularizer import ForceRegularizer
+from corank.state_files import read_state, write_state
 from corank.tasks import cross_entropy
 from corank.training import Checkpoint
 from tests.killed import run_killed
@@ -121,6 +122,93 @@ def test_the_checkpoint_of_another_training_is_refused_and_kept(tmp_path):
     path.write_bytes(before[:-3])
     with pytest.raises(FileError, match=r"a\.safetensors: cannot be read as a state"):
         finetune(_linear(), BATCHES, epochs=1, checkpoint=path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda model: {"optimizer": torch.optim.Adam(model.parameters(), 0.01)}, "optimizer was SGD, here"),
+        (lambda model: {"learning_rate": 0.1}, "lr was 0.01, here it is 0.1"),
+        (lambda model: {"momentum": 0.0}, "momentum was 0.9, here it is 0.0"),
+        (lambda model: {"force": ForceRegularizer(model, 0.1, types=("linear",))}, "force's kind was"),
+        (lambda model: {"teacher": _linear(1)}, "teacher was None, .*distillation was"),
+        (lambda model: {"optimizer": torch.optim.SGD(model.parameters(), 0.01, 0.9)}, "scheduler was Cosine"),
+    ],
+)
+def test_a_checkpoint_is_refused_by_a_call_with_other_settings(tmp_path, settings, message):
+    path = tmp_path / "a.safetensors"
+    finetune(_linear(), BATCHES, epochs=1, checkpoint=path, progress=False)
+    model = _linear()
+    with pytest.raises(CorankError, match=f"another training: .*{message}"):
+        finetune(model, BATCHES, epochs=1, checkpoint=path, progress=False, **settings(model))
+
+
+def test_a_checkpoint_is_refused_by_other_forces_teachers_and_data(tmp_path):
+    def train(path, strength=0.1, seed=1, weight=0.5, batches=BATCHES):
+        model = _linear()
+        finetune(
+            model,
+            batches,
+            epochs=1,
+            force=ForceRegularizer(model, strength, types=("linear",)),
+            teacher=_linear(seed),
+            distillation=Distillation(weight),
+            checkpoint=path,
+            progress=False,
+        )
+
+    path = tmp_path / "a.safetensors"
+    train(path)
+    train(path)
+    for terms, message in (
+        ({"strength": 0.2}, "force's layers was {'': '0.1'}, here it is {'': '0.2'}"),
+        ({"seed": 2}, "teacher was"),
+        ({"weight": 0.6}, r"distillation was Distillation\(weight=0.5.*weight=0.6"),
+        ({"batches": BATCHES[:2]}, "batches was 3, here it is 2"),
+    ):
+        with pytest.raises(CorankError, match=message):
+            train(path, **terms)
+
+
+def test_a_checkpoint_of_an_older_version_is_gone_on_with(tmp_path):
+    path = tmp_path / "a.safetensors"
+    done = finetune(_linear(), BATCHES, epochs=1, checkpoint=path, progress=False)
+    state = read_state(path)
+    older = ("epochs", "start", "precision", "frozen_norm")
+    state["identity"] = {key: state["identity"][key] for key in older}
+    write_state(path, state)
+    again = finetune(_linear(), BATCHES, epochs=1, checkpoint=path, progress=False)
+    assert [one.loss for one in again] == [one.loss for one in done]
+    with pytest.raises(CorankError, match="precision was float32, here it is bfloat16"):
+        finetune(_linear(), BATCHES, epochs=1, checkpoint=path, progress=False, precision="bfloat16")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_weights_that_the_last_step_broke_are_no_success(tmp_path, kept):
+    def loss(model, batch):
+        return (model.weight * 1e30).sum() * 3e8  # the loss is finite, the step is not
+
+    model = _linear()
+    nn.init.zeros_(model.weight)
+    with pytest.raises(CorankError, match="epoch 1 ended in weights that are not finite: layer ''"):
+        finetune(
+            model,
+            BATCHES[:1],
+            epochs=1,
+            loss=loss,
+            learning_rate=1.0,
+            checkpoint=tmp_path / "a.safetensors" if kept else None,
+            progress=False,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_last_batch_of_one_sample_under_batch_norm_is_one_clear_error():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    data = TensorDataset(torch.randn(5, 1, 3, 3), torch.tensor([0, 1, 0, 1, 0]))
+    message = r"epoch 1, step 3: batch norm .* has 1 sample for it\. Leave it out \(drop_last=True"
+    with pytest.raises(CorankError, match=message):
+        finetune(model, DataLoader(data, 2), epochs=1, progress=False)
 
 
 def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_says_what_to_lower(tmp_path):

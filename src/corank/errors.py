@@ -20,6 +20,10 @@ class FileError(CorankError):
     """A file cannot be written, or cannot be loaded safely."""
 
 
+class OutOfMemoryError(CorankError):
+    """Memory ran out; the message says on how large a batch."""
+
+
 class ExtraError(CorankError, ImportError):
     """An optional dependency is missing; the message names the extra that brings it."""
 

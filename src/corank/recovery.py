@@ -107,7 +107,9 @@ def finetune(
         label: what the bar says.
     Returns: the epochs.
     Raises: CorankError, for another precision; for a loss that is not finite, with epoch, step, layer and
-        what to lower; for an empty loader; when memory runs out; for the checkpoint of another training.
+        what to lower, or weights that are not finite after an epoch; for an empty loader; when memory runs
+        out; for a batch of one value under batch norm; for the checkpoint of another training, with what
+        differs.
 
     >>> batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,)))]
     >>> len(finetune(nn.Linear(4, 2), batches, epochs=2, progress=False))
@@ -128,7 +130,19 @@ def finetune(
         checkpoint = Checkpoint(checkpoint)
     if checkpoint is not None and sparsity is not None:
         checkpoint = replace(checkpoint, keep={**checkpoint.keep, "sparsity": sparsity})
-    training = Training(model, loader, loss, optimizer, scheduler, force, checkpoint, precision, frozen_norm)
+    training = Training(
+        model,
+        loader,
+        loss,
+        optimizer,
+        scheduler,
+        force,
+        checkpoint,
+        precision,
+        frozen_norm,
+        teacher,
+        {"distillation": None if teacher is None else str(distillation or Distillation())},
+    )
     mode = model.training
     if force is not None:
         force.attach(optimizer)

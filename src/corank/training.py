@@ -16,16 +16,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LRScheduler
 
-from corank.errors import CorankError
-from corank.mishaps import is_out_of_memory, memory_advice, name_culprit, strength_advice
+from corank.errors import CorankError, OutOfMemoryError
+from corank.mishaps import batch_size, is_out_of_memory, memory_advice, name_culprit, strength_advice
 from corank.precision import Precision, autocast
 from corank.progress import Meter
 from corank.regularizer import ForceRegularizer
 from corank.replay import loader_state, random_state, set_loader_state, set_random_state
 from corank.state_files import read_state, write_state
 from corank.tasks import Loader, Loss
+from corank.training_terms import describe_terms, differences
 
 logger = logging.getLogger(__name__)
+_ONE_VALUE = "Expected more than 1 value per channel"  # what torch says of batch norm on one value
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Training:
     checkpoint: Checkpoint | None = None
     precision: Precision = "float32"
     frozen_norm: bool = False
+    teacher: nn.Module | None = None
+    terms: Mapping[str, Any] = field(default_factory=dict)  # what else tells its checkpoint from others
     done: list[Epoch] = field(default_factory=list)
     _step: int = 0  # of the epoch that is under way
     _total: float = 0.0
@@ -97,6 +101,10 @@ class Training:
                 "start": _digest(self.model),
                 "precision": self.precision,
                 "frozen_norm": self.frozen_norm,
+                "batches": _length(self.loader),
+                **describe_terms(self.optimizer, self.scheduler, self.force),
+                "teacher": None if self.teacher is None else _digest(self.teacher),
+                **self.terms,
             }
             self._resume()
         steps = _length(self.loader)
@@ -104,6 +112,7 @@ class Training:
         while len(self.done) < epochs:
             self._set_mode()
             self._epoch(meter)
+            self._require_finite()
             if after_epoch is not None:
                 after_epoch(self.done[-1])
             self._save()
@@ -125,8 +134,16 @@ class Training:
                 self._total += self._train_on(batch)
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
-                    raise CorankError(f"finetune: {self._where()}: {memory_advice(batch)}") from error
+                    raise OutOfMemoryError(f"finetune: {self._where()}: {memory_advice(batch)}") from error
                 raise
+            except ValueError as error:
+                if _ONE_VALUE not in str(error):
+                    raise
+                raise CorankError(
+                    f"finetune: {self._where()}: batch norm takes its statistics from a batch, and this one "
+                    f"has {batch_size(batch)} sample for it. Leave it out (drop_last=True of a DataLoader), "
+                    "or use another batch size."
+                ) from error
             meter.advance()
             self._seconds = time.perf_counter() - start
             every = self.checkpoint.every if self.checkpoint is not None else None
@@ -162,7 +179,7 @@ class Training:
             value = self.loss(self.model, batch)
         current: float = value.item()
         if not abs(current) < float("inf"):
-            raise CorankError(self._explain(current, batch))
+            raise CorankError(self._explain(f"the loss is {current} in {self._where()}", batch))
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         if self.force is not None:
@@ -175,14 +192,19 @@ class Training:
     def _where(self) -> str:
         return f"epoch {len(self.done) + 1}, step {self._step}"
 
-    def _explain(self, value: float, batch: Any) -> str:
+    def _explain(self, what: str, batch: Any) -> str:
         good = f" The last good state is kept in {self._good}." if self._good else ""
         rate = float(self.optimizer.param_groups[0].get("lr", 0.0))
         return (
-            f"finetune: the loss is {value} in {self._where()}: "
-            f"{name_culprit(self.model, self.loss, batch)}. "
+            f"finetune: {what}: {name_culprit(self.model, self.loss, batch)}. "
             f"{strength_advice(self.force, rate)}, and start from the last good weights.{good}"
         )
+
+    def _require_finite(self) -> None:
+        """Raise CorankError where an epoch's last step broke the weights: no loss may follow to say so."""
+        if not _is_finite(self.model, trained=True):
+            what = f"epoch {len(self.done)} ended in weights that are not finite"
+            raise CorankError(self._explain(what, None))
 
     def _take_order(self) -> dict[str, Any]:
         return {"random": random_state(), "loader": loader_state(self.loader)}
@@ -215,9 +237,9 @@ class Training:
             return
         state = read_state(path)
         there = state.get("identity") if isinstance(state, dict) else None
-        if there != self._identity:
+        if told := differences(there, self._identity):
             raise CorankError(
-                f"{path}: is the checkpoint of another training: {_differences(there, self._identity)}. "
+                f"{path}: is the checkpoint of another training: {told}. "
                 "Choose another file, or delete it to start again."
             )
         _put(self.model, state["model"])
@@ -261,8 +283,10 @@ def _put(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
         tensor.copy_(saved[name])  # in place, so that optimizer and force keep hold of it
 
 
-def _is_finite(model: nn.Module) -> bool:
-    return all(bool(torch.isfinite(one).all()) for one in model.parameters() if one.is_floating_point())
+def _is_finite(model: nn.Module, trained: bool = False) -> bool:
+    """Say whether the parameters are finite, all or only those that are trained."""
+    looked_at = (one for one in model.parameters() if one.is_floating_point())
+    return all(bool(torch.isfinite(one).all()) for one in looked_at if one.requires_grad or not trained)
 
 
 def _digest(model: nn.Module) -> str:
@@ -274,18 +298,3 @@ def _digest(model: nn.Module) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def _differences(there: Any, here: Mapping[str, Any]) -> str:
-    if not isinstance(there, dict):
-        return "it says nothing of what it began from"
-    told = {
-        "epochs": "of {there} epochs, here are {here}",
-        "start": "it began from other weights",
-        "precision": "it ran in {there}, here it is {here}",
-        "frozen_norm": "frozen_norm was {there}, here it is {here}",
-    }
-    found = [
-        text.format(there=there.get(k), here=here[k]) for k, text in told.items() if there.get(k) != here[k]
-    ]
-    return "; ".join(found)
