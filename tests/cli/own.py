@@ -142,6 +142,29 @@ def overlapping(seed):
     return make(train, dev, final)
 
 
+def trained_on_final(seed):
+    train, dev, final = parts()
+    train.tensors[0][7] = final.tensors[0][3]
+    return replace(make(train, dev, final), train=DataLoader(train, 16))
+
+
+def trained_on_dev(seed):
+    train, dev, final = parts()
+    return make(torch.utils.data.ConcatDataset([train, dev]), dev, final)
+
+
+def split_by_seed(seed):
+    train, dev, final = parts()
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
+    x, y = (torch.cat([a, b])[order] for a, b in zip(dev.tensors, final.tensors, strict=True))
+    return make(train, TensorDataset(x[:30], y[:30]), TensorDataset(x[30:], y[30:]))
+
+
+def split_by_chance(seed):
+    whole = torch.utils.data.ConcatDataset(parts())
+    return make(*torch.utils.data.random_split(whole, [60, 30, 30]))
+
+
 def wrong_example(seed):
     return make(*parts(), example=torch.zeros(4, 3, 8, 8))
 

@@ -70,6 +70,13 @@ CASES = {
         _task("overlapping"),
         "share 1 samples, such as number 4 of dev and 2 of final",
     ),
+    "train and final overlap": (
+        _task("trained_on_final"),
+        "train and final share 1 samples, such as number 7 of train and 3 of final",
+    ),
+    "train and dev overlap": (_task("trained_on_dev"), "train and dev share 30 samples"),
+    "split by the seed": (_task("split_by_seed"), "task of seed 1 has other samples in dev than that"),
+    "split by chance": (_task("split_by_chance"), "seed 0 once more has other samples in dev"),
     "example of another shape": (_task("wrong_example"), "does not take it, shape (4, 3, 8, 8)"),
     "batches of another kind": (_task("odd_batches"), "a batch of classification is (input, label)"),
     "loader fails": (_task("broken_loader"), "dev: the loader failed (OSError: the disk is gone)"),
@@ -113,6 +120,8 @@ CASES = {
     ),
     "MNIST cut short": (_task("net", "--data", "mnist:data/short"), "promises 16 bytes and holds 9"),
     "MNIST packed badly": (_task("net", "--data", "mnist:data/packed"), "cannot be read"),
+    "MNIST packed and torn": (_task("net", "--data", "mnist:data/torn_gz"), "cannot be read"),
+    "MNIST cut in its header": (_task("net", "--data", "mnist:data/header"), "ends inside its header"),
     "MNIST does not fit": (_task("net", "--data", "mnist:data/misfit"), "has 4 images and 3 labels"),
     "CIFAR-10 not there": (_task("net", "--data", "cifar10:data/empty"), "has no data_batch_*.bin"),
     "CIFAR-10 cut short": (_task("net", "--data", "cifar10:data/damaged"), "are no whole records of 3073"),
@@ -120,6 +129,10 @@ CASES = {
     "folder of one class": (_task("net", "--data", "folder:data/one"), "has 1 classes (cats)"),
     "folder without classes": (_task("net", "--data", "folder:data/empty"), "has 0 classes"),
     "class without images": (_task("net", "--data", "folder:data/none"), "has no images"),
+    "class in test alone": (
+        _task("net", "--data", "folder:data/more"),
+        "test: has the class birds, which data/more/train lacks",
+    ),
     "broken image": (_task("net", "--data", "folder:data/broken"), "is no image that Pillow can read"),
     "images of two sizes": (_task("net", "--data", "folder:data/sizes"), "Scale all images to one size"),
     "too few images": (_task("net", "--data", "folder:data/few"), "samples are too few to split"),
@@ -180,8 +193,17 @@ CASES = {
     "recipe value": ([*GOOD, "--recipe", "data/value.toml"], "strength is a float, got 'strong'"),
     "recipe flag": ([*GOOD, "--recipe", "data/flag.toml"], "drift is a bool, got 1"),
     "recipe list": ([*GOOD, "--recipe", "data/list.toml"], "keep is a list, got 'head'"),
+    "recipe list of numbers": ([*GOOD, "--recipe", "data/keeps.toml"], "keep is a list of texts, got 1"),
+    "recipe layers of numbers": (
+        [*GOOD, "--recipe", "data/layers.toml"],
+        "force_layers is a list of texts, got 1",
+    ),
+    "recipe seeds a flag": ([*GOOD, "--recipe", "data/seeds.toml"], "seeds is a list, got True"),
+    "recipe seeds of texts": ([*GOOD, "--recipe", "data/named.toml"], "seeds is a list of whole numbers"),
     "recipe epochs twice": ([*GOOD, "--recipe", "data/epochs.toml"], "it is shared out over the parts"),
     # the folder
+    "out with a folder work": ([*GOOD, "--out", "data/own"], "own/work: is there already and holds no trial"),
+    "out of a search": ([*GOOD, "--out", "data/search"], "holds a search of `corank tune`"),
     "out is a file": ([*GOOD, "--out", "data/a.pth"], "cannot be made (File exists)"),
     "out of another trial": (
         [*GOOD, "--out", "data/done"],
@@ -208,6 +230,10 @@ def data(tmp_path_factory):
         "old",
         "half/work",
         "torn",
+        "torn_gz",
+        "header",
+        "own/work",
+        "search/work",
     ):
         (folder / name).mkdir(parents=True)
     (folder / "damaged" / "train-images-idx3-ubyte").write_bytes(b"not an idx file")
@@ -215,6 +241,12 @@ def data(tmp_path_factory):
         struct.pack(">4B3I", 0, 0, 8, 3, 4, 2, 2) + b"9" * 9
     )
     (folder / "packed" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"some bytes")[:-4])
+    torn = bytearray(gzip.compress(b"some bytes" * 99))
+    torn[12:] = bytes(len(torn) - 12)  # inside what is packed
+    (folder / "torn_gz" / "train-images-idx3-ubyte.gz").write_bytes(torn)
+    (folder / "header" / "train-images-idx3-ubyte").write_bytes(bytes((0, 0, 8, 3, 0, 0)))
+    (folder / "own" / "work" / "thesis.tex").write_text("years")
+    (folder / "search" / "work" / "search.json").write_text("{}")
     images = struct.pack(">4B3I", 0, 0, 8, 3, 4, 2, 2) + bytes(16)
     (folder / "misfit" / "train-images-idx3-ubyte").write_bytes(images)
     (folder / "misfit" / "train-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 3) + bytes(3))
@@ -236,6 +268,10 @@ def data(tmp_path_factory):
         "value": 'strength = "strong"',
         "flag": "drift = 1",
         "list": 'keep = "head"',
+        "keeps": "keep = [1]",
+        "layers": "force_layers = [1]",
+        "seeds": "seeds = true",
+        "named": 'seeds = ["a"]',
         "epochs": "before_cut = 3",
     }.items():
         (folder / f"{name}.toml").write_text(text)
@@ -260,6 +296,8 @@ def _write_images(folder):
     draw(folder / "one" / "cats" / "0.png")
     draw(folder / "none" / "cats" / "0.png")
     (folder / "none" / "dogs").mkdir()
+    for number, place in enumerate(("train/cats", "train/dogs", "test/cats", "test/dogs", "test/birds")):
+        draw(folder / "more" / place / "0.png", value=number)
     draw(folder / "broken" / "cats" / "0.png")
     (folder / "broken" / "cats" / "1.png").write_text("no image")
     draw(folder / "broken" / "dogs" / "0.png")

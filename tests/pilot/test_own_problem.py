@@ -8,10 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 
 from corank import store
 from corank.cut_targets import parse_target
 from corank.pilot.arms import Trainer, distills
+from corank.pilot.folder import is_same
+from corank.pilot.identity import identity_of
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem, SameTask
 from corank.pilot.problems import make_problem
@@ -113,6 +116,60 @@ def test_arms_without_force_are_one_training_up_to_the_cut(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(again.model.parameters(), arms[1].model.parameters(), strict=True)
     )
+
+
+def test_a_stop_right_after_the_cut_shifts_no_generator_that_the_loaders_share(tmp_path):
+    options = TrialOptions(
+        arms=("dense", "lowrank"),
+        shared=1,
+        before_cut=1,
+        after_cut=1,
+        target=parse_target("macs=0.9"),
+        multiple=1,
+    )
+
+    def run(folder, watch=None):
+        train, dev, final = own.parts()
+        shared = torch.Generator().manual_seed(0)  # of train, and of dev, whose passes draw from it too
+        loaders = DataLoader(train, 16, shuffle=True, generator=shared), DataLoader(dev, 16, generator=shared)
+        task = replace(own.make(train, dev, final), train=loaders[0], dev=loaders[1])
+        problem = Problem("own", "net", {}, (), SameTask(task), own.net, keep=("6",))
+        trainer = Trainer(problem, 0, options, folder, progress=False, watch=watch)
+        set_seed(0)
+        return trainer.make_arm("lowrank", trainer.make_start())
+
+    def stop(arm):
+        if arm.plan is not None:
+            raise KeyboardInterrupt
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", stop)
+    assert (tmp_path / "stopped" / "lowrank" / "cut.safetensors").exists()
+    assert run(tmp_path / "stopped").history == whole.history
+
+
+def test_what_would_change_the_networks_tells_two_problems_apart(tmp_path):
+    image_module = pytest.importorskip("PIL.Image", reason="images come with the extra `images`")
+    for folder, value in (("a", 0), ("b", 100)):
+        for number in range(20):
+            path = tmp_path / folder / "data" / "xy"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image_module.new("RGB", (4, 4), (value + number,) * 3).save(path)
+
+    def identity(folder="a", **terms):
+        problem = make_problem(f"folder:{tmp_path / folder / 'data'}", "net", own.net, **terms)
+        return identity_of(problem, TrialOptions().to_dict())
+
+    base = identity()
+    assert identity(batch_size=64, latency_batch=16) == base
+    # begun by a version that did not hold them
+    assert is_same({key: value for key, value in base.items() if key != "data_digest"}, base)
+    for other in (identity("b"), identity(batch_size=32), identity(latency_batch=8)):
+        assert not is_same(base, other)
+    assert identity("b")["data"] == base["data"]
+    digits = [make_problem("digits", "", None, **terms).terms for terms in ({}, {"batch_size": 32})]
+    assert digits == [{}, {"batch_size": 32}]
 
 
 def test_after_the_cut_a_classification_follows_itself_and_no_other_task_does(tmp_path):

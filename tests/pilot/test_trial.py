@@ -17,6 +17,7 @@ from corank.data.batches import Batches
 from corank.decision.results import read_result
 from corank.errors import CorankError, FileError, InfeasibleError
 from corank.pilot.digits import digits
+from corank.pilot.folder import locked
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
 from corank.pilot.trial import run_trial
@@ -140,6 +141,14 @@ def test_the_files_tell_the_same(trial):
             assert len(Plan.from_json((out / arm["plan_file"]).read_text()).layers) == arm["decomposed"]
     assert "<html" in (out / "report.html").read_text()
     assert not list(out.rglob(".*"))
+
+
+def test_the_page_of_a_finished_trial_waits_for_no_one_and_is_not_written_beside_another_run(trial):
+    _, out = trial
+    before = (out / "report.html").read_bytes()
+    with locked(out), pytest.raises(FileError, match="another run is at work in this folder"):
+        run_trial(problem(), out, OPTIONS, command="test", progress=False, lang="ja")
+    assert (out / "report.html").read_bytes() == before
 
 
 def test_the_split_is_disjoint_and_the_same_for_every_seed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def read_recipe(path: Path) -> Recipe:
             options[key] = (
                 parse_target(value) if isinstance(value, str) else make_target(_table(path, key, value))
             )
-        elif key == "seeds" and isinstance(value, int):
+        elif key == "seeds" and isinstance(value, int) and not isinstance(value, bool):
             options[key] = tuple(range(value))
         else:
             options[key] = tuple(value) if isinstance(value, list) else value
@@ -63,7 +64,18 @@ def read_recipe(path: Path) -> Recipe:
 def _typed(path: Path, key: str, value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise CorankError(f"{path}: {key} is a {kind.__name__}, got {value!r}.")
-    return tuple(value) if kind is list else value
+    if kind is not list:
+        return value
+    _check_elements(path, key, value, "")
+    return tuple(value)
+
+
+def _check_elements(path: Path, key: str, values: Iterable[Any], like: object) -> None:
+    """Raise CorankError for an element that is not of the kind of another, which is a text or a number."""
+    name, kind = ("texts", str) if isinstance(like, str) else ("whole numbers", int)
+    for one in values:
+        if not isinstance(one, kind) or isinstance(one, bool):
+            raise CorankError(f"{path}: {key} is a list of {name}, got {one!r}.")
 
 
 def _table(path: Path, key: str, value: Any) -> dict[str, Any]:
@@ -82,6 +94,8 @@ def _check_types(path: Path, options: dict[str, Any]) -> None:
         if isinstance(value, bool) != isinstance(wanted, bool) or not isinstance(value, allowed):
             name = {"tuple": "list"}.get(type(wanted).__name__, type(wanted).__name__)
             raise CorankError(f"{path}: {key} is a {name}, got {value!r}.")
+        if isinstance(wanted, tuple) and wanted:
+            _check_elements(path, key, value, wanted[0])
 
 
 def merge(recipe: Recipe, problem: dict[str, Any], options: dict[str, Any]) -> Recipe:

@@ -28,7 +28,7 @@ def read_folder(folder: Path, size: int | None = None) -> Parts:
         folder: the folder.
         size: scale each image to so many pixels on both sides.
     Raises: FileError, for images that cannot be read or differ in size; CorankError, for fewer than two
-        classes or a class without images; ExtraError, without Pillow.
+        classes, a class without images or one that train lacks; ExtraError, without Pillow.
     """
     found = {part: _first(folder, names) for part, names in _PARTS.items()}
     train = found["train"]
@@ -38,6 +38,11 @@ def read_folder(folder: Path, size: int | None = None) -> Parts:
         first, second, third = split(whole, SHARES)
         return Parts(f"{len(whole):,} images of {folder.name}", classes, first, second, third)
     classes = _classes(train)
+    for path in (found["dev"], found["final"]):
+        if path is not None and (more := [one for one in _folders(path) if one not in classes]):
+            raise CorankError(
+                f"{path}: has the class {more[0]}, which {train} lacks. Add it there, or remove it here."
+            )
     parts = {part: _read(path, classes, size) for part, path in found.items() if path is not None}
     if "dev" not in parts and "final" not in parts:
         raise CorankError(f"{folder}: has train but neither dev (val) nor final (test). Add one of them.")
@@ -52,13 +57,17 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(one.name for one in folder.iterdir() if one.is_dir() and one.name[0] != "."))
+    classes = _folders(folder)
     if len(classes) < 2:
         raise CorankError(
             f"{folder}: has {len(classes)} classes ({', '.join(classes) or 'no folder'}); at least 2 are "
             "needed, one folder each."
         )
     return classes
+
+
+def _folders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(one.name for one in folder.iterdir() if one.is_dir() and one.name[0] != "."))
 
 
 def _read(folder: Path, classes: tuple[str, ...], size: int | None) -> Images:

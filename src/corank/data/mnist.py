@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from math import prod
 from pathlib import Path
 
@@ -53,12 +54,14 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"{path}: cannot be read ({error}). Download it again.") from error
     if data[:4] != bytes((0, 0, 8, dimensions)):
         raise FileError(f"{path}: is no IDX file of bytes in {dimensions} dimensions. Download it again.")
-    shape = np.frombuffer(data, ">u4", dimensions, 4).tolist()
     start = 4 + 4 * dimensions
+    if len(data) < start:
+        raise FileError(f"{path}: ends inside its header, after {len(data)} bytes. Download it again.")
+    shape = np.frombuffer(data, ">u4", dimensions, 4).tolist()
     if len(data) - start != prod(shape):
         raise FileError(
             f"{path}: promises {prod(shape)} bytes and holds {len(data) - start}. Download it again."

@@ -185,9 +185,10 @@ class Trainer:
                 folded = fold(split)  # type: ignore[arg-type]
                 arm.errors[name] = reconstruction_error(dense, folded)  # type: ignore[arg-type]
             recalibrate_batchnorm(small, samples, forward=forward_of(task))
-        arm.model = small
-        arm.seconds += time.perf_counter() - start
-        arm.accuracy_after_cut = dev_score(small, task)
+            arm.model = small
+            arm.seconds += time.perf_counter() - start
+            # dev may share its generator with train, and a run that goes on from this stage scores nothing
+            arm.accuracy_after_cut = dev_score(small, task)
         logger.info("%s: cut to %.3f of the MACs", arm.name, arm.plan.after.macs / arm.plan.before.macs)
         save_arm(arm, folder, "cut", self.problem)
         return arm

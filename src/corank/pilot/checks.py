@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -44,6 +45,12 @@ PACKAGES = {
     "babel": "decision",
 }
 _LEAST_SHIFTED = 2  # samples, for an interval
+_HELD = ("dev", "final")
+_APART = (  # two parts, and why they share no sample
+    ("dev", "final", "Final must be new when it is read"),
+    ("train", "final", "Final must be new when it is read"),
+    ("train", "dev", "What is trained on cannot say which choice is better"),
+)
 Value = TypeVar("Value")
 
 
@@ -51,8 +58,9 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
     """Look for what would stop a trial later, and count the samples.
 
     The network takes the example, the loss and the metrics work on one batch, the target can be reached, the
-    engines and the report's packages are installed, dev and final share no sample, and the data are finite,
-    with labels that the network has outputs for, of at least two classes.
+    engines and the report's packages are installed, train, dev and final share no sample and are split alike
+    for every seed, and the data are finite, with labels that the network has outputs for, of at least two
+    classes.
 
     Returns: the samples of train, dev and final.
     Raises: CorankError, with what is wrong and what to do.
@@ -67,7 +75,7 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
     for pattern in problem.keep:
         match_names(pattern, named_weighted(model))
     with undisturbed(task.train):
-        counts = check_data(task, outputs)
+        counts, held = check_data(task, outputs)
         _check_batch(model, task)
         if options.drift:
             require_images(next(iter(task.final)), task.pixels)
@@ -81,6 +89,7 @@ def check_problem(problem: Problem, options: TrialOptions) -> dict[str, int]:
                 "many as its policy's minimum_samples."
             )
     check_slices(task, counts["final"])
+    _check_split(problem, options.seeds[0], task, held)
     if any(ARMS[name].force for name in options.arms):
         make_force(model, options)
     rules = first_rules(options.target.rules)
@@ -162,28 +171,62 @@ class Seen:
     hashes: list[bytes]
 
 
-def check_data(task: Task, outputs: int | None) -> dict[str, int]:
-    """Check all of dev and final, and train as far as it is in memory; return how many samples each has.
+def check_data(task: Task, outputs: int | None) -> tuple[dict[str, int], dict[str, list[bytes]]]:
+    """Check all of dev and final, and train as far as it is in memory.
 
+    Returns: how many samples each has, and the hashes of those of dev and final.
     Raises: CorankError, for a part without samples, values that are not finite, labels that the network has
-        no output for, one class alone, and samples that dev and final share.
+        no output for, one class alone, and samples that two parts share.
     """
     labelled = task.loss is cross_entropy
     parts = {"train": task.train, "dev": task.dev, "final": task.final}
     seen = {name: _look(name, loader, labelled, outputs) for name, loader in parts.items()}
-    first = {digest: index for index, digest in enumerate(seen["dev"].hashes)}
-    shared = [(first[one], index) for index, one in enumerate(seen["final"].hashes) if one in first]
-    if shared:
-        raise CorankError(
-            f"dev and final share {len(shared)} samples, such as number {shared[0][0]} of dev and "
-            f"{shared[0][1]} of final. Final must be new when it is read; remove them from dev."
-        )
+    for one, other, why in _APART:
+        _require_apart(one, seen[one].hashes, other, seen[other].hashes, why)
     if labelled and len(seen["train"].labels) < 2:
         only = next(iter(seen["train"].labels), None)
         raise CorankError(f"train: every sample has the label {only}. At least two classes are needed.")
     counts = {name: one.count for name, one in seen.items()}
     data = getattr(task.train, "dataset", None)
-    return counts | ({"train": len(data)} if isinstance(data, Sized) else {})
+    counts |= {"train": len(data)} if isinstance(data, Sized) else {}
+    return counts, {name: seen[name].hashes for name in _HELD}
+
+
+def _require_apart(one: str, hashes: list[bytes], other: str, others: list[bytes], why: str) -> None:
+    first = {digest: index for index, digest in enumerate(hashes)}
+    shared = [(first[digest], index) for index, digest in enumerate(others) if digest in first]
+    if shared:
+        raise CorankError(
+            f"{one} and {other} share {len(shared)} samples, such as number {shared[0][0]} of {one} and "
+            f"{shared[0][1]} of {other}. {why}; remove them from {one}."
+        )
+
+
+def _check_split(problem: Problem, seed: int, task: Task, held: Mapping[str, list[bytes]]) -> None:
+    """Raise CorankError unless the task made again, and of another seed, has the same dev and final.
+
+    What is one object, or one tensor, as before is not looked at again.
+    """
+    for other in (seed, seed + 1):
+        again = _guard("task", "the factory failed", partial(problem.make_task, other))
+        for name in _HELD:
+            old, new = getattr(task, name), getattr(again, name)
+            if new is old or _in_one_memory(old, new):
+                continue
+            if sorted(_look(name, new, task.loss is cross_entropy, None).hashes) != sorted(held[name]):
+                asked = f"of seed {other}" if other != seed else f"of seed {seed} once more"
+                raise CorankError(
+                    f"task: the factory's task {asked} has other samples in {name} than that of seed {seed}, "
+                    "so that one trains on what the other judges by. Split by a generator of a fixed seed, "
+                    "such as torch.Generator().manual_seed(0); let the seed decide only the order of train."
+                )
+
+
+def _in_one_memory(old: object, new: object) -> bool:
+    if not isinstance(old, Batches) or not isinstance(new, Batches):
+        return False
+    places = [(one.images.data_ptr(), one.images.shape, one.images.stride()) for one in (old, new)]
+    return places[0] == places[1]
 
 
 def check_slices(task: Task, samples: int) -> None:
@@ -214,16 +257,16 @@ def _look(name: str, loader: Iterable[Any], labelled: bool, outputs: int | None)
                 _require_finite(name, one, seen.count)
             if labelled:
                 _take_labels(name, batch[1], seen, outputs)
-            if name != "train":
-                inputs = [
-                    one for one in tensors(batch[:1] if labelled else batch) if len(one) == len(found[0])
-                ]
-                rows = [content_hashes(one) for one in inputs if one.dim()]
-                seen.hashes += [b"".join(row) for row in zip(*rows, strict=True)]
+            seen.hashes += _hashes(batch[:1] if labelled else batch, len(found[0]))
             seen.count += len(found[0])
     if seen.count == 0:
         raise CorankError(f"{name}: has no samples. Give at least one batch.")
     return seen
+
+
+def _hashes(inputs: Any, count: int) -> list[bytes]:
+    rows = [content_hashes(one) for one in tensors(inputs) if one.dim() and len(one) == count]
+    return [b"".join(row) for row in zip(*rows, strict=True)]
 
 
 def _batches(name: str, loader: Iterable[Any]) -> Iterator[Any]:

@@ -17,6 +17,19 @@ from corank.files import write_text
 
 logger = logging.getLogger(__name__)
 WORK = "work"  # holds checkpoints and finished arms until the trial is done
+_NEW = ("data_digest",)  # keys of an identity that trials begun by older versions do not have
+_open: set[int] = set()  # handles of the locks that this process holds
+
+
+def _forget() -> None:
+    """Let go of the parent's locks: a loader's worker must not hold a folder when its parent is dead."""
+    for handle in _open:
+        os.close(handle)
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
@@ -30,7 +43,7 @@ def trial_folder(out: Path, identity: Mapping[str, Any], *, again: bool = False)
         identity: what makes it this trial and no other.
         again: replace a trial that is finished.
     Raises: FileError, when it cannot be written, when another run is at work in it, or when it holds another
-        trial.
+        trial, a search, or a folder `work` that is no trial's.
     """
     made = not out.exists()
     try:
@@ -41,6 +54,7 @@ def trial_folder(out: Path, identity: Mapping[str, Any], *, again: bool = False)
         with locked(out):
             _require_same(out, identity, again)
             work = out / WORK
+            _require_own(out)
             if not (work / "trial.json").exists():
                 shutil.rmtree(work, ignore_errors=True)
                 write_text(work / "trial.json", json.dumps(identity, indent=1))
@@ -77,6 +91,7 @@ def locked(out: Path, *, wait: bool = False) -> Iterator[None]:
         yield
         return
     handle = os.open(out, os.O_RDONLY)
+    _open.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +101,9 @@ def locked(out: Path, *, wait: bool = False) -> Iterator[None]:
             ) from error
         yield
     finally:
-        os.close(handle)
+        if handle in _open:  # else this is a child of the process that holds it
+            _open.remove(handle)
+            os.close(handle)
 
 
 def is_free(folder: Path) -> bool:
@@ -111,22 +128,38 @@ def finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     if (out / WORK / "trial.json").exists() or not (out / "pilot.json").exists():
         return None
     result = _read(out / "pilot.json")
-    same = result.get("identity") == identity and result.get("schema") == SCHEMA
+    there = result.get("identity")
+    same = isinstance(there, Mapping) and is_same(there, identity) and result.get("schema") == SCHEMA
     return result if same else None
+
+
+def _require_own(out: Path) -> None:
+    """Raise FileError where the folder's work is not that of a trial, since it would be removed."""
+    work = out / WORK
+    if (work / "search.json").exists() or (out / "tune.db").exists():
+        raise FileError(f"{out}: holds a search of `corank tune`. Choose another folder for the trial.")
+    if (work / "trial.json").exists() or (out / "pilot.json").exists() or not work.exists():
+        return  # what a finished trial left behind is its own
+    # a run that was killed while it wrote trial.json leaves a hidden file
+    if not work.is_dir() or any(not one.name.startswith(".trial.") for one in work.iterdir()):
+        raise FileError(
+            f"{work}: is there already and holds no trial. A trial keeps its checkpoints there and removes "
+            "them at the end; choose another folder, or move it away."
+        )
 
 
 def _require_same(out: Path, identity: Mapping[str, Any], again: bool) -> None:
     unfinished, done = out / WORK / "trial.json", out / "pilot.json"
     if unfinished.exists():
         there = _read(unfinished)
-        if there != identity:
+        if not is_same(there, identity):
             raise FileError(
                 f"{out}: holds another trial, not finished: {differences(there, identity)}. "
                 "Choose another folder, or delete this one."
             )
     elif done.exists() and not again:
         old = _read(done).get("identity")
-        if old != identity:
+        if not isinstance(old, Mapping) or not is_same(old, identity):
             told = differences(old, identity) if isinstance(old, Mapping) else "of an older corank"
             raise FileError(
                 f"{out}: holds another trial: {told}. Choose another folder, or replace it with --again."
@@ -143,6 +176,17 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def is_same(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Say whether two identities are of one trial; a key that older trials lacked may be absent there.
+
+    >>> is_same({"seeds": [0]}, {"seeds": [0], "data_digest": "9f"})
+    True
+    >>> is_same({"seeds": [0], "data_digest": "a0"}, {"seeds": [0], "data_digest": "9f"})
+    False
+    """
+    return {**{key: here[key] for key in _NEW if key in here}, **there} == here
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Say in which settings two trials differ, the first three.
 
@@ -150,5 +194,6 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     'seeds is [0] there and [1] here'
     """
     keys = [key for key in here if key in there and there[key] != here[key]]
-    keys += [key for key in {**here, **there} if (key in here) != (key in there)]
+    keys += [key for key in there if key not in here]
+    keys += [key for key in here if key not in there and key not in _NEW]
     return "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])

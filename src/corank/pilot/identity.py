@@ -23,6 +23,7 @@ def identity_of(problem: Problem, settings: Mapping[str, Any]) -> dict[str, Any]
         "weights": problem.weights,
         "keep": list(problem.keep),
         "shifted": None if problem.shifted is None else problem.shifted[0],
+        **problem.terms,
         **settings,
     }
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]

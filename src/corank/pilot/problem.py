@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -26,6 +27,7 @@ class Problem:
         weights: what tells trained weights apart, such as a hash.
         make_fold: `(seed, fold, folds) -> Task`, for cross-validation, where the data can be split again.
         shifted: a second data set, on which small is compared with dense under shift, by its name.
+        terms: what else tells this problem from others that are called alike, as plain values.
     """
 
     data: str
@@ -39,6 +41,7 @@ class Problem:
     weights: str = ""
     shifted: tuple[str, Loader] | None = None
     make_fold: Callable[[int, int, int], Task] | None = None
+    terms: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

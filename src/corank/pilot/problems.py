@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from corank.data import read_data
-from corank.data.splits import fold_parts
+from corank.data.splits import Parts, fold_parts
 from corank.data.tasks import make_task
 from corank.errors import CorankError
 from corank.pilot.digits import digits, vgg
 from corank.pilot.problem import Problem, SameTask
 from corank.tasks import Task
 from corank.weights import file_digest, load_weights
+
+_BATCH, _LATENCY_BATCH = 64, 16
 
 
 def make_problem(
@@ -28,8 +33,8 @@ def make_problem(
     task: Any = None,
     weights: Path | None = None,
     keep: tuple[str, ...] = (),
-    batch_size: int = 64,
-    latency_batch: int = 16,
+    batch_size: int = _BATCH,
+    latency_batch: int = _LATENCY_BATCH,
 ) -> Problem:
     """Describe a problem.
 
@@ -44,16 +49,17 @@ def make_problem(
     Raises: CorankError, for data without a network, or what is no task; FileError, for weights that do not
         fit.
     """
-    if task is None and data == "digits" and make_model is None:
-        if weights is None and not keep:
-            return digits(batch_size, latency_batch)
-        make_model, model, keep = vgg, digits().model, keep or ("head",)
-    if make_model is None:
-        raise CorankError(f"data: {data} needs a network. Give --model package.module:factory.")
     if batch_size < 1 or latency_batch < 1:
         raise CorankError(
             f"batch_size: allowed is a whole number from 1, got {min(batch_size, latency_batch)}."
         )
+    terms = _terms(batch_size, latency_batch)
+    if task is None and data == "digits" and make_model is None:
+        if weights is None and not keep:
+            return replace(digits(batch_size, latency_batch), terms=terms)
+        make_model, model, keep = vgg, digits().model, keep or ("head",)
+    if make_model is None:
+        raise CorankError(f"data: {data} needs a network. Give --model package.module:factory.")
     start = None
     if weights is not None:
         load_weights(make_model, weights)  # now, so that a file that does not fit is told of at once
@@ -87,8 +93,25 @@ def make_problem(
         classes=parts.classes,
         make_task=partial(make, parts),
         make_fold=make_fold,
+        terms=terms if data == "digits" else {**terms, "data_digest": _digest(parts)},
         **shared,
     )
+
+
+def _terms(batch_size: int, latency_batch: int) -> dict[str, int]:
+    """Return the sizes that are not the defaults: a trial begun by an older version holds none of them."""
+    sizes = {"batch_size": (batch_size, _BATCH), "latency_batch": (latency_batch, _LATENCY_BATCH)}
+    return {name: size for name, (size, usual) in sizes.items() if size != usual}
+
+
+def _digest(parts: Parts) -> str:
+    """Return a hash of all images and labels: two folders may hold as many images, and not the same."""
+    found = hashlib.blake2b(digest_size=8)
+    for part in (parts.train, parts.dev, parts.final):
+        for tensor in (part.pixels, part.labels):
+            found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def own_task(task: Any, name: str) -> Callable[[int], Task]:
