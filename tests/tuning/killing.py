@@ -16,7 +16,7 @@ import torch
 
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem, SameTask
-from corank.tuning import Space, search, tune
+from corank.tuning import Space, tune
 from tests.cli import own
 from tests.pilot.killing import Killer
 
@@ -37,7 +37,6 @@ def run(out: Path, die_at: int = 0) -> dict[str, Any]:
 def main(folder: Path, seed: int, kills: int) -> None:
     """Kill so many times, then let it end, and print what came of it beside an undisturbed run."""
     torch.set_num_threads(1)
-    search._GRACE = 0.0
     draw = random.Random(seed)
     wanted, out, signals = run(folder / "whole"), folder / "killed", []
     for number in range(kills):

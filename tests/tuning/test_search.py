@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from corank.cost import Cost
-from corank.errors import CorankError, ExtraError, FileError
+from corank.errors import CorankError, ExtraError, FileError, OutOfMemoryError
 from corank.pilot.arm import Arm
 from corank.pilot.arms import Trainer
 from corank.pilot.folder import locked
@@ -17,7 +17,7 @@ from corank.spectra import Spectrum
 from corank.tuning import Space, search, tune
 from tests.cli import own
 
-pytest.importorskip("optuna", reason="the search comes with the extra `tune`")
+optuna = pytest.importorskip("optuna", reason="the search comes with the extra `tune`")
 pytest.importorskip("matplotlib", reason="the pictures come with the extra `report`")
 OPTIONS = TrialOptions(shared=1, before_cut=1, after_cut=2, multiple=1, backends=("torch",))
 SPACE = Space(kinds=("none", "l2"), cut=(0.5, 0.95))
@@ -136,13 +136,12 @@ def test_a_lower_metric_is_better_where_the_task_says_so(tmp_path, monkeypatch):
 
 def test_a_folder_in_use_is_left_to_its_worker(tmp_path):
     with locked(tmp_path):
-        assert not search._is_free(tmp_path)
-    assert search._is_free(tmp_path)
+        assert not search.is_free(tmp_path)
+    assert search.is_free(tmp_path)
 
 
 def test_a_trial_whose_worker_died_before_it_made_a_folder_is_taken_up(problem, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "Trainer", Pretended)
-    monkeypatch.setattr(search, "_GRACE", 0.0)
     mkdir = search.Path.mkdir
 
     def dying(path, *args, **options):
@@ -156,6 +155,54 @@ def test_a_trial_whose_worker_died_before_it_made_a_folder_is_taken_up(problem, 
             tune(problem, tmp_path, OPTIONS, SPACE, trials=3, progress=False)
     result = tune(problem, tmp_path, OPTIONS, SPACE, trials=3, progress=False)
     assert [one["state"] for one in result["trials"]] == ["complete"] * 3
+
+
+def test_a_trial_that_died_while_it_drew_draws_what_it_would_have_drawn(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    whole = tune(problem, tmp_path / "whole", OPTIONS, SPACE, trials=5, progress=False)
+    suggest = optuna.trial.Trial.suggest_float
+
+    def dying(trial, name, *args, **options):
+        if trial.number == 3 and name == "learning_rate_after":
+            raise KeyboardInterrupt
+        return suggest(trial, name, *args, **options)
+
+    with monkeypatch.context() as dead:
+        dead.setattr(optuna.trial.Trial, "suggest_float", dying)
+        with pytest.raises(KeyboardInterrupt):
+            tune(problem, tmp_path / "killed", OPTIONS, SPACE, trials=5, progress=False)
+    again = tune(problem, tmp_path / "killed", OPTIONS, SPACE, trials=5, progress=False)
+    assert rows(again) == rows(whole)
+
+
+@pytest.mark.parametrize("error", [FileError("a: full"), OutOfMemoryError("finetune: too much")])
+def test_a_full_disk_or_memory_is_no_result_and_the_trial_goes_on(problem, tmp_path, monkeypatch, error):
+    class Failing(Pretended):
+        def make_arm(self, name, start):
+            raise error
+
+    monkeypatch.setattr(search, "Trainer", Failing)
+    with pytest.raises(type(error)):
+        tune(problem, tmp_path, OPTIONS, SPACE, trials=2, progress=False)
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    result = tune(problem, tmp_path, OPTIONS, SPACE, trials=2, progress=False)
+    assert [one["state"] for one in result["trials"]] == ["complete"] * 2
+
+
+@pytest.mark.parametrize("name", ["pilot.json", "work/trial.json"])
+def test_the_folder_of_a_trial_is_left_alone(problem, tmp_path, name):
+    (tmp_path / "work").mkdir()
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileError, match="holds a trial of `corank pilot`"):
+        tune(problem, tmp_path, OPTIONS, SPACE, trials=1)
+    assert not (tmp_path / "work" / "search.json").exists()
+
+
+@pytest.mark.parametrize("storage", ["nonsense", "sqlite:////absent/folder/a.db", "nobase://x"])
+def test_a_storage_that_cannot_be_opened_is_said_before_anything_is_written(problem, tmp_path, storage):
+    with pytest.raises(CorankError, match="storage: it cannot be opened .*Give a URL that Optuna takes"):
+        tune(problem, tmp_path / "out", OPTIONS, SPACE, trials=1, storage=storage)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_searched_is_said_before_any_work(problem, tmp_path, monkeypatch):

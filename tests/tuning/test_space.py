@@ -68,8 +68,10 @@ def test_the_fixed_settings_come_first_and_lie_in_the_space():
 
 
 def test_a_space_is_read_from_a_file(tmp_path):
-    (tmp_path / "a.toml").write_text('kinds = ["none", "l1"]\nstrength = [0.1, 0.2]\ncost = "params"\n')
-    assert Space.read(tmp_path / "a.toml") == Space(kinds=("none", "l1"), strength=(0.1, 0.2), cost="params")
+    (tmp_path / "a.toml").write_text('kinds = ["none", "l1"]\nstrength = [0.1, 1]\ncost = "params"\n')
+    assert Space.read(tmp_path / "a.toml") == Space(kinds=("none", "l1"), strength=(0.1, 1), cost="params")
+    (tmp_path / "a.toml").write_text("time_budget = 60\ncooldowns = [0, 0.5]\n")
+    assert Space.read(tmp_path / "a.toml") == Space(time_budget=60.0)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,13 @@ def test_a_space_is_read_from_a_file(tmp_path):
         ("strength = [0.5]", "strength is a range of two numbers"),
         ("cut = [0.5, 1.5]", r"cut is a range within \(0, 1\]"),
         ("cooldowns = [2.0]", r"cooldowns are shares in \[0, 1\]"),
+        ("strength = ['a', 'b']", "strength is a list, each a number, got 'a'"),
+        ("cooldowns = ['x']", "cooldowns is a list, each a number, got 'x'"),
+        ("layers = [1]", "layers is a list, each a text, got 1"),
+        ("toward = ['yes']", "toward is a list, each a flag, true or false, got 'yes'"),
+        ("cut = [true, true]", "cut is a list, each a number, got True"),
+        ("time_budget = 'long'", "time_budget is a number, got 'long'"),
+        ("backend = 'nonsense'", "backend: allowed are .*got 'nonsense'"),
         ("cost = 'watts'", "cost: allowed are macs"),
         ("kinds = [", "is no TOML"),
     ],

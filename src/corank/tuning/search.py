@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError, FileError, OutOfMemoryError
 from corank.extras import import_extra
 from corank.files import write_text
 from corank.latency import LatencyTable
+from corank.mishaps import is_out_of_memory
 from corank.pilot.arm import Arm
 from corank.pilot.arm_files import drop_stages
 from corank.pilot.arms import UNFORCED, Trainer
 from corank.pilot.checks import check_problem
-from corank.pilot.folder import differences, held, is_free
+from corank.pilot.folder import differences, held, is_free, is_same
 from corank.pilot.identity import identity_of
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
@@ -29,13 +29,13 @@ from corank.pilot.times import measure_times
 from corank.replay import set_seed
 from corank.tuning.pruning import Course, is_hopeless
 from corank.tuning.record import write_result
+from corank.tuning.seeded import SeededDraws
 from corank.tuning.space import Space, defaults, draw, options_at
 
 logger = logging.getLogger(__name__)
 
 STUDY = "corank"
-_SEEDS = 100_000  # between the samplers of two seeds
-_GRACE = 10.0  # seconds that a worker has to make its trial's folder
+SEARCH = Path("work") / "search.json"
 
 
 class _HopelessError(Exception):
@@ -101,11 +101,14 @@ def tune(
         # nothing is timed here but the table, so the engines of the pilot need not be there
         check_problem(problem, replace(options_at(point, space, options), backends=("torch",)))
     identity = identity_of(problem, {"options": options.to_dict(), "space": space.to_dict()})
-    _open_folder(out, identity)
+    _require_own(out, identity)
     with _quiet(optuna):
+        database = None if storage is None else _open_storage(optuna, storage)
+        if not (out / SEARCH).exists():
+            write_text(out / SEARCH, json.dumps(identity, indent=1))
         with held(out / "work" / "opening"):  # workers that start together time and enqueue once
             table = _measure_table(problem, out, options, space, progress)
-            study = _open_study(optuna, storage or f"sqlite:///{(out / 'tune.db').resolve()}", first)
+            study = _open_study(optuna, database or f"sqlite:///{(out / 'tune.db').resolve()}", first)
         sign = _sign(problem, options)
         search = _Search(problem, out, options, space, table, optuna, study, storage is None, sign, progress)
         search.run(trials)
@@ -128,7 +131,18 @@ def _measure_table(
     )
 
 
-def _open_study(optuna: ModuleType, storage: str, first: list[dict[str, Any]]) -> Any:
+def _open_storage(optuna: ModuleType, storage: str) -> Any:
+    try:
+        return optuna.storages.get_storage(storage)
+    except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the server
+        told = (str(error).strip().splitlines() or ["no message"])[0]
+        raise CorankError(
+            f"storage: it cannot be opened ({type(error).__name__}: {told}). Give a URL that Optuna takes, "
+            "such as sqlite:///tune.db or postgresql://user@host/name, and see that the database is there."
+        ) from error
+
+
+def _open_study(optuna: ModuleType, storage: Any, first: list[dict[str, Any]]) -> Any:
     study = optuna.create_study(
         study_name=STUDY, storage=storage, directions=["maximize", "minimize"], load_if_exists=True
     )
@@ -152,37 +166,40 @@ class _Search:
 
     def run(self, trials: int) -> None:
         """Run trials until the study has as many as wanted."""
-        while (trial := self._take(trials)) is not None:
-            folder = self.out / "work" / f"trial{trial.number}"
-            with held(folder):
-                self._run(trial, folder)
+        while True:
+            with ExitStack() as stack:
+                trial = self._take(trials, stack)
+                if trial is None:
+                    return
+                self._run(trial, self._folder(trial))
 
-    def _take(self, trials: int) -> Any:
-        with held(self.out / "work" / "opening"):  # workers of one folder never take one trial too many
-            return self._next(trials)
+    def _take(self, trials: int, stack: ExitStack) -> Any:
+        """Return a trial whose folder is held until the stack is left; None when there are enough."""
+        # the folder is made and held in here too: workers never take one trial too many, or one twice
+        with held(self.out / "work" / "opening"):
+            trial = self._next(trials)
+            if trial is not None:
+                stack.enter_context(held(self._folder(trial)))
+            return trial
+
+    def _folder(self, trial: Any) -> Path:
+        return self.out / "work" / f"trial{trial.number}"
 
     def _next(self, trials: int) -> Any:
         """Return a trial that a dead worker left in this folder, or a new one; None when there are enough."""
         for one in self._trials("RUNNING"):
-            folder = self.out / "work" / f"trial{one.number}"
-            if is_free(folder) if folder.exists() else self._is_lost(one):
+            folder = self._folder(one)
+            # without a folder its worker died as it took it, or it is on another machine, with the storage
+            if is_free(folder) if folder.exists() else self.local:
                 logger.info("trial %d goes on", one.number)
                 return self.optuna.trial.Trial(self.study, one._trial_id)
         number = len(self.study.trials) - len(self._trials("WAITING"))
-        if number >= trials:
-            return None
-        # seeded by the trial's number, so that a search that was killed draws what it would have drawn
-        self.study.sampler = self.optuna.samplers.TPESampler(seed=self.options.seeds[0] * _SEEDS + number)
-        return self.study.ask()
-
-    def _is_lost(self, trial: Any) -> bool:
-        """Say whether a worker died before it made a folder; on another machine folders are elsewhere."""
-        started: datetime = trial.datetime_start
-        return self.local and datetime.now() - started > timedelta(seconds=_GRACE)
+        return None if number >= trials else self.study.ask()
 
     def _run(self, trial: Any, folder: Path) -> None:
         state = self.optuna.trial.TrialState
-        chosen = options_at(draw(self.space, trial), self.space, self.options)
+        draws = SeededDraws(trial, self.optuna, self.options.seeds[0])
+        chosen = options_at(draw(self.space, draws), self.space, self.options)
         name = chosen.arms[1]
 
         def watch(arm: Arm) -> None:
@@ -199,6 +216,8 @@ class _Search:
             logger.info("trial %d is given up: cheaper ones were ahead", trial.number)
             self.study.tell(trial, state=state.PRUNED, skip_if_finished=True)
         except CorankError as error:
+            if isinstance(error, FileError | OutOfMemoryError) or _is_memory(error.__cause__):
+                raise  # of this machine: with more room the same trial goes on from its checkpoint
             # a plan that cannot be made, or a loss that is not finite, is a result of these settings
             logger.info("trial %d failed: %s", trial.number, error)
             trial.set_user_attr("failed", str(error)[:500])
@@ -251,24 +270,29 @@ class _Search:
         return found
 
 
+def _is_memory(cause: BaseException | None) -> bool:
+    return cause is not None and is_out_of_memory(cause)
+
+
 def _note(trial: Any, course: Course) -> None:
     trial.set_user_attr("scores", list(course.scores))
     trial.set_user_attr("cost", course.cost)
 
 
-def _open_folder(out: Path, identity: dict[str, Any]) -> None:
-    path = out / "work" / "search.json"
+def _require_own(out: Path, identity: dict[str, Any]) -> None:
+    path = out / SEARCH
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
-        if there != identity:
+        if not is_same(there, identity):
             raise FileError(
                 f"{out}: holds another search: {differences(there, identity)}. Choose another folder, or "
                 "delete this one."
             )
         return
+    if (out / "work" / "trial.json").exists() or (out / "pilot.json").exists():
+        raise FileError(f"{out}: holds a trial of `corank pilot`. Choose another folder for the search.")
     if (out / "tune.db").exists():
         raise FileError(f"{out}: holds a tune.db without work/search.json. Choose another folder.")
-    write_text(path, json.dumps(identity, indent=1))
 
 
 def _sign(problem: Problem, options: TrialOptions) -> float:
