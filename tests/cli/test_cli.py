@@ -27,6 +27,7 @@ def _corank(*words, **options):
         "apply",
         "sparsify",
         "pilot",
+        "tune",
         "report",
         "gate",
         "bundle",

@@ -99,6 +99,11 @@ EXAMPLES = {  # what stands in the folder where a verb's example is run, and wha
 SERVED = {"bundle", "serve", "rollout"}  # run one after another in tests/serving/test_command_line.py
 
 
+def test_the_example_of_corank_itself_is_that_of_a_verb():
+    verb, words = re.search(r"Example: corank (\w+) (.*)", cli.app.info.help).groups()
+    assert _example(verb) == f"{verb} {words}"
+
+
 def test_every_verb_has_an_example_that_is_run():
     assert {one.callback.__name__ for one in cli.app.registered_commands} == set(EXAMPLES) | SERVED
 
@@ -184,12 +189,14 @@ def test_own_network_weights_and_recipe(run, tmp_path):
 
 
 def test_a_finished_trial_is_replaced_when_asked(run, tmp_path):
-    code, _, err = run("pilot", *GOOD, "--arms", "dense,lowrank")
+    code, _, err = run("pilot", *GOOD, "--arms", "dense,lowrank,force")
     assert code == 0, err
     first = json.loads((tmp_path / "out" / "pilot.json").read_text())
     code, _, err = run("pilot", *GOOD, "--arms", "dense,lowrank", "--kind", "l1", "--again")
     assert code == 0, err
     second = json.loads((tmp_path / "out" / "pilot.json").read_text())
+    for folder in ("models", "plans"):  # none is left of the arm that is not in the new one
+        assert not [path for path in (tmp_path / "out" / folder).iterdir() if path.stem == "force"]
     assert (first["protocol"]["force"]["kind"], second["protocol"]["force"]["kind"]) == ("l2", "l1")
 
 

@@ -24,7 +24,10 @@ from corank.errors import CorankError
 
 app = typer.Typer(
     name="corank",
-    help="Coordinate a network's filters while it trains, then make it low-rank, measured, and faster.",
+    help=(
+        "Coordinate a network's filters while it trains, then make it low-rank, measured, and faster.\n\n"
+        "Example: corank pilot --out demo --epochs 3"
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -36,11 +36,13 @@ def compress(
     from corank import store
     from corank.benchmarks.table import latency_table
     from corank.cli.models import load_model, make_example
+    from corank.cli.outputs import require_writable
     from corank.compression import compress as run
     from corank.cut_targets import parse_target
 
     if quiet:
         logging.getLogger().setLevel(logging.WARNING)
+    require_writable(out)
     wanted = parse_target(target)
     engine = backend or (wanted.backend if "backend" in wanted.to_dict() else "onnxruntime")
     network, example = load_model(model, weights).eval(), make_example(shape or ())

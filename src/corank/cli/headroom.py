@@ -37,6 +37,7 @@ def headroom(
     """
     from corank.benchmarks.headroom import headroom as measure
     from corank.cli.models import load_model, make_example
+    from corank.cli.outputs import require_writable
     from corank.decision.economics import Economics, Measured, estimate
     from corank.errors import CorankError
     from corank.files import write_text
@@ -45,6 +46,7 @@ def headroom(
 
     if quiet:
         logging.getLogger().setLevel(logging.WARNING)
+    require_writable(out)
     numbers = None if economics is None else Economics.read(economics)
     if numbers is not None and numbers.backend not in (None, backend):
         raise CorankError(

@@ -48,6 +48,7 @@ def table(
     """
     from corank.benchmarks.table import latency_table
     from corank.cli.models import load_model, make_example
+    from corank.cli.outputs import require_writable
     from corank.errors import CorankError
     from corank.files import write_text
     from corank.remote.exchange import export_table, import_table
@@ -60,6 +61,17 @@ def table(
         return
     if model is None:
         raise CorankError("model: give package.module:factory, or --import DIR.")
+    if export is not None:
+        _refuse_beside_export(
+            {
+                "precision": precision is not None,
+                "threads": threads is not None,
+                "seconds": seconds is not None,
+                "cache": cache != CACHE,
+            }
+        )
+    else:
+        require_writable(out)
     network, example = load_model(model, weights), make_example(shape or ())
     limits = None if target is None else Target.read(target)
     if export is not None:
@@ -85,3 +97,13 @@ def table(
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(str(write_text(out, found.to_json())))
+
+
+def _refuse_beside_export(given: dict[str, bool]) -> None:
+    from corank.errors import CorankError
+
+    if told := [name for name, there in given.items() if there]:
+        raise CorankError(
+            f"{told[0]}: it has no effect beside --export, which measures nothing. Leave it out; "
+            "run_table.py measures on the device, and its --help names what it takes."
+        )

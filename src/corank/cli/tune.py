@@ -41,6 +41,7 @@ def tune(
     Example: corank tune --out tuned --trials 4 --epochs 3
     """
     from corank.cli.recipes import Recipe, make_options, merge, read_recipe
+    from corank.errors import CorankError
     from corank.tuning import Space
     from corank.tuning import tune as search
 
@@ -59,6 +60,11 @@ def tune(
     wanted = Space() if space is None else Space.read(space)
     changes: dict[str, Any] = {"cost": cost, "backend": backend}
     wanted = replace(wanted, **{key: value for key, value in changes.items() if value is not None})
+    if backend is not None and not wanted.timed:
+        raise CorankError(
+            f"backend: {backend} is the engine of the latency, and the cost is {wanted.cost}. Give "
+            "--cost latency, or leave it out."
+        )
     result = search(
         find_problem(both.problem),
         out,
