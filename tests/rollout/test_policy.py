@@ -35,6 +35,12 @@ from corank.rollout.policy import Policy
         ({"unlabelled_ceiling": 10}, "unlabelled_ceiling: allowed is a fraction in [0, 1], got 10"),
         ({"slow_ms": 0}, "slow_ms is a number of milliseconds above 0"),
         ({"shadow_share": 0}, "shadow_share is 0"),
+        (
+            {"stages": [0.5, 1], "unlabelled_ceiling": 0.1},
+            "the first stage, 0.5, is above unlabelled_ceiling",
+        ),
+        ({"stages": [1]}, "stages [1] leave no champion to compare with"),
+        ({"stages": [0, 1]}, "stages [0, 1] give 500 requests to learn what is slow"),
     ],
 )
 def test_what_is_not_allowed_is_named(values, message):
@@ -50,6 +56,14 @@ def test_a_policy_survives_json_and_toml(tmp_path):
     assert Policy.read(tmp_path / "a.json") == policy
     (tmp_path / "a.toml").write_text("stages = [0.05, 1]\nmargin = 0.01\n")
     assert Policy.read(tmp_path / "a.toml") == Policy(stages=(0.05, 1), margin=0.01)
+
+
+def test_the_ceiling_is_never_below_the_first_stage_unless_it_is_said():
+    assert Policy().unlabelled_ceiling == Policy(stages=(0.05, 1)).unlabelled_ceiling == 0.1
+    assert Policy(stages=(0.5, 1)).unlabelled_ceiling == 0.5
+    assert Policy.from_dict(Policy(stages=(0.5, 1)).to_dict()).unlabelled_ceiling == 0.5
+    for more in ({"slow_ms": 5.0}, {"requests": 600}):
+        assert Policy(stages=(0, 1), **more).unlabelled_ceiling == 0.1
 
 
 def test_files_that_are_no_policy(tmp_path):

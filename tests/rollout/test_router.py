@@ -11,6 +11,8 @@ import pytest
 
 from corank.errors import CorankError, ReceiptError, StoreError
 from corank.rollout import Bundles, Policy, Router
+from corank.rollout.beside import Beside
+from corank.rollout.readings import Reading
 from corank.rollout.splits import falls_under
 
 POLICY = Policy(
@@ -22,7 +24,7 @@ POLICY = Policy(
     slow_margin=0.9,
     input_margin=None,
 )
-LIVE = dataclasses.replace(POLICY, stages=(0.5, 1.0), requests=10**6)
+LIVE = dataclasses.replace(POLICY, stages=(0.5, 1.0), requests=10**6, unlabelled_ceiling=0.5)
 
 
 def champion(x):
@@ -132,6 +134,54 @@ def test_what_the_champion_raises_comes_through(make):
     assert np.isnan(nan_router(np.float64(1), key=key).output).all()  # as it would be without a router
 
 
+def test_an_input_that_both_fail_on_counts_against_neither(make):
+    def picky(x):
+        return broken(x) if x < 0 else champion(x)
+
+    heard = []
+    router = make(a=picky, b=picky, policy=LIVE, listener=lambda arm, run: heard.append((arm, run.failed)))
+    for number in range(300):
+        if number % 3:
+            router(np.float64(number))
+        else:
+            with pytest.raises(RuntimeError, match="on purpose"):
+                router(np.float64(-1), request=f"bad-{number}")  # both arms get some
+        time.sleep(0.001)
+    wait_for(lambda: sum(failed for _, failed in heard) == 200)  # 100 inputs, each by both
+    router.close()
+    totals = router.store.state().totals["errors"]
+    assert router.view.status == "running"
+    assert sum(one.count for one in totals) == 200
+    assert [one.mean for one in totals] == [0.0, 0.0]
+
+
+def test_what_only_the_champion_fails_on_is_its_failure(make):
+    router, failed = make(a=broken, policy=LIVE), 0
+    for number in range(60):
+        try:
+            router(np.float64(number))
+        except RuntimeError:
+            failed += 1
+    router.close()
+    totals = router.store.state().totals["errors"]
+    assert 0 < failed == totals[0].count
+    assert (totals[0].mean, totals[1].mean) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("given", [np.float64, np.float16, np.uint16, ">f4", bool])
+def test_inputs_are_cast_before_either_model_sees_them(make, given):
+    seen = []
+    router = make(a=lambda x: seen.append(x.dtype) or champion(x[0]), policy=LIVE, dtype="float32")
+    for number in range(20):
+        router(np.ones(1, dtype=given), key=str(number))
+    assert {str(one) for one in seen} == {"float32"}
+    for bad in (np.array([1e300]), np.array([1j]), np.array(["a"])):
+        with pytest.raises(CorankError, match="^inputs: "):
+            router(bad)
+    with pytest.raises(CorankError, match="dtype is one of float32"):
+        make(dtype="object")
+
+
 def test_outcomes_that_do_not_fit_are_refused(make):
     router = make()
     receipt = router(np.float64(1)).receipt
@@ -142,6 +192,7 @@ def test_outcomes_that_do_not_fit_are_refused(make):
         ({"label": 1.5}, "a label is a whole number or a text"),
         ({"label": True}, "a label is a whole number or a text"),
         ({"label": "x" * 201}, "at most 200 characters"),
+        ({"label": "1"}, "the label '1' is a text and this answer has whole numbers, such as '1'"),
         ({"score": 1.5}, "score is a number from 0 to 1, got 1.5"),
         ({"score": "good"}, "score is a number from 0 to 1, got 'good'"),
         ({"score": float("nan")}, "score is a number from 0 to 1"),
@@ -160,6 +211,63 @@ def test_answers_without_labels_take_scores(make):
     with pytest.raises(ReceiptError, match="no labels to compare. Give a score"):
         router.record(receipt, label=1)
     assert router.record(receipt, score=0.7)
+
+
+def test_labels_are_of_the_kind_of_the_answer(make):
+    router = make(read=lambda x: Reading(("cat",)))
+    receipt = router(np.float64(1)).receipt
+    with pytest.raises(ReceiptError, match="the label '3' is a whole number and this answer has texts"):
+        router.record(receipt, label=3)
+    assert router.record(receipt, label="cat")
+
+
+def test_numbers_of_numpy_in_a_reading_or_a_description(make):
+    router = make(
+        read=lambda x: Reading((np.int64(x.argmax()),), np.float32(0.5), np.bool_(True)),
+        describe=lambda x: np.array([x, 2], dtype=np.float32),
+        policy=dataclasses.replace(POLICY, requests=10**6, input_margin=0.1),
+    )
+    for number in range(10):
+        assert router.record(router(np.float64(number)).receipt, label=number % 4)
+    wait_for(lambda: router.status()["outcomes"] == 10 and router.status()["seen"] == 10)
+    assert router.status()["here"]["dropped"]["observations"] == 0
+    assert len(router.store.state().first["input 0"]) == 10
+
+
+@pytest.mark.parametrize("odd", [Reading(((1, 2),)), Reading((0.5,)), Reading((1,), "sure"), "no reading"])
+def test_a_reading_that_cannot_be_kept_is_an_unreadable_answer(make, odd):
+    router = make(policy=LIVE, read=lambda x: odd if x.min() > 0 else Reading())
+    answers = [router(np.float64(number), key=str(number)) for number in range(40)]
+    np.testing.assert_array_equal(answers[0].output, champion(0))
+    router.close()
+    errors = router.store.state().totals["errors"]
+    assert (errors[0].mean, errors[1].mean) == (0.0, 1.0)
+
+
+def test_what_cannot_be_described_is_not_watched(make):
+    router = make(describe=lambda x: ("a", "b"))
+    router(np.float64(1))
+    wait_for(lambda: router.status()["seen"] == 1)
+    assert router.status()["here"]["dropped"]["observations"] == 0
+
+
+@pytest.mark.parametrize("what", ["key", "request"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\0b", "a name is printable text, got 'a.x00b'"),
+        ("a\nb", "a name is printable text"),
+        ("\ud800", "a name is printable text, got '.ud800'"),
+        ("x" * 201, "at most 200 characters, got 201"),
+        (3, "a name is a text, got a int"),
+    ],
+    ids=["NUL", "line", "surrogate", "long", "number"],
+)
+def test_names_that_no_database_takes_are_refused(make, what, name, message):
+    router = make()
+    with pytest.raises(CorankError, match=f"^{what}: .*{message}"):
+        router(np.float64(1), **{what: name})
+    assert router(np.float64(1), **{what: "山田 7%"}).arm == "champion"
 
 
 def test_a_request_that_repeats_itself_counts_once(make):
@@ -235,6 +343,61 @@ def test_a_challenger_that_hangs_is_rolled_back(make):
         thread.join()
     assert router(np.float64(1), key="a").arm == "champion"
     assert router.status()["totals"]["errors"]["challenger"]["count"] == before  # not counted once more
+
+
+def test_a_challenger_that_hangs_in_shadow_is_rolled_back(make):
+    gate, heard = threading.Event(), []
+
+    def hang(x):
+        gate.wait(60)
+        return champion(x)
+
+    listener = lambda arm, run: heard.append((arm, run.failed))  # noqa: E731
+    policy = dataclasses.replace(POLICY, requests=10**6)
+    router = make(b=hang, policy=policy, patience=0.05, waiting=4, listener=listener)
+
+    def go_on():
+        answer = router(np.float64(1))
+        assert answer.arm == "champion"
+        return router.view.status == "rolled back"
+
+    wait_for(go_on)
+    assert router.view.reason.startswith("errors: ")
+    count = router.status()["totals"]["errors"]["challenger"]["count"]
+    assert heard.count(("challenger", True)) >= count > 5
+    gate.set()
+    router.close()
+    assert router.store.state().totals["errors"][1].count == count  # not counted once more
+
+
+def test_closing_does_not_wait_for_what_hangs():
+    gate, done, beside = threading.Event(), [], Beside(2)
+    assert beside.offer(lambda: gate.wait(60))
+    wait_for(lambda: beside._begun is not None)
+    assert [beside.offer(lambda: done.append(1)) for _ in range(3)] == [True, True, False]
+    begun = time.monotonic()
+    beside.close(timeout=0.1)
+    assert time.monotonic() - begun < 10
+    assert not beside.offer(lambda: done.append(1))
+    gate.set()
+    beside._thread.join(10)
+    assert (done, beside.dropped) == ([], 4)  # what waited was dropped, and said so
+
+
+def test_another_thread_takes_the_work_of_one_that_hangs():
+    gate, done, beside = threading.Event(), [], Beside(2)
+    beside.offer(lambda: gate.wait(60))
+    wait_for(lambda: beside._begun is not None)
+    beside.offer(lambda: done.append(1))
+    hung = beside._thread
+    beside.relieve(60.0)
+    assert beside._thread is hung
+    beside.relieve(0.0)
+    wait_for(lambda: done)
+    gate.set()
+    hung.join(10)
+    assert not hung.is_alive()
+    beside.close()
 
 
 def test_a_router_that_is_closed_takes_no_outcome(make):

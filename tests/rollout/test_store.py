@@ -7,11 +7,13 @@ import threading
 import uuid
 
 import pytest
+import sqlalchemy as sa
 
 from corank.errors import CorankError, ExtraError, StoreError
 from corank.rollout.policy import Policy
 from corank.rollout.records import Recorded
 from corank.rollout.rows import CHALLENGER, CHAMPION, Observation, Run
+from corank.rollout.schema import SHADOWS
 from corank.rollout.store import Store
 
 POLICY = Policy(
@@ -74,7 +76,9 @@ def test_an_outcome_waits_for_the_answer_beside_it_but_not_for_ever(store):
     store.write([], [], [("a", (2,), 11.0)])
     store.fold(POLICY, 12.0)
     assert store.state().evidence["no worse"].total == -1.0
-    store.fold(POLICY, 15.1)
+    store.fold(POLICY, 69.9)
+    assert store.state().outcomes == 1
+    store.fold(POLICY, 70.1)
     state = store.state()
     assert state.outcomes == 2
     assert state.evidence["no worse"].count == 1
@@ -99,6 +103,31 @@ def test_more_rows_than_one_fold_takes(store):
         store.fold(POLICY, float(now))
         counts.append(store.state().outcomes)
     assert counts == [2000, 2300, 2300]
+
+
+def test_outcomes_that_wait_do_not_stand_before_others(store):
+    store.write([recorded(f"w-{number}", paired=True, created=10.0) for number in range(2100)])
+    store.write([recorded("a", created=11.0)])
+    store.fold(POLICY, 12.0)
+    assert store.state().outcomes == 1
+    store.fold(POLICY, 71.0)
+    store.fold(POLICY, 71.0)
+    assert store.state().outcomes == 2101
+
+
+def test_answers_beside_that_got_no_outcome_are_deleted_after_a_month(store):
+    month = 30 * 86400.0
+    count = sa.select(sa.func.count()).select_from(SHADOWS).where(SHADOWS.c.rollout == store.name)
+
+    def kept():
+        with store.database.reading() as connection:
+            return connection.execute(count).scalar_one()
+
+    store.fold(POLICY, 2.0)
+    store.write([], [], [("a", (1,), 10.0), ("b", (1,), 20.0)])
+    for now, left in ((3000.0, 2), (month + 15.0, 1), (month + 25.0, 1), (month + 3700.0, 0)):
+        store.fold(POLICY, now)
+        assert kept() == left
 
 
 def test_several_at_once_lose_nothing_and_count_nothing_twice(url, name):

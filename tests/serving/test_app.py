@@ -9,6 +9,7 @@ import json
 import re
 import threading
 import time
+from urllib.parse import unquote
 
 import anyio
 import numpy as np
@@ -39,11 +40,12 @@ def make(tmp_path):
     """Return `(model, **options) -> client`; each sends the token."""
     opened = []
 
-    def client(served=model, shape=(1, 3), **options):
+    def client(served=model, shape=(1, 3), dtype=None, **options):
         metrics = Metrics()
         folder = tmp_path / str(len(opened))
         folder.mkdir()
-        router = Router(served, served, POLICY, folder / "a.db", refresh=0.02, listener=metrics.hear)
+        more = {"refresh": 0.02, "listener": metrics.hear, "dtype": dtype}
+        router = Router(served, served, POLICY, folder / "a.db", **more)
         app = make_app(router, ServeOptions(**{"token": TOKEN, "rate": None} | options), metrics, shape)
         made = testclient.TestClient(app, headers={"authorization": f"Bearer {TOKEN}"})
         made.router = router
@@ -86,6 +88,7 @@ def test_predict_in_npy(make):
         ("/predict", {"inputs": [[1, 2]]}, 422, "allowed is the shape (any, 3), got (1, 2)"),
         ("/predict", {"inputs": [1, 2, 3]}, 422, "allowed is the shape (any, 3), got (3,)"),
         ("/predict", {"inputs": [[1, 2, 3]], "request": "x" * 300}, 422, "at most 200 characters"),
+        ("/predict", {"inputs": [[1, 2, 3]], "key": "a\0"}, 422, "a name is printable text"),
         ("/outcome", {}, 422, "receipt: not one of the roll-out"),
         ("/outcome", {"receipt": "AAAA", "label": 1}, 422, "receipt: not one of the roll-out"),
         ("/outcome", {"receipt": 3, "label": 1}, 422, "receipt: not one of the roll-out"),
@@ -113,6 +116,33 @@ def test_nothing_opens_without_the_token(make, path):
         assert reply.status_code == 401
         assert reply.headers["www-authenticate"] == "Bearer"
     assert client.get("/healthz", headers={"authorization": ""}).json() == {"status": "running"}
+
+
+def test_any_name_comes_back_in_the_header_of_an_npy(make):
+    body = {"inputs": X.tolist(), "request": "山田\U0001f600 50%"}
+    reply = make().post("/predict", json=body, headers={"accept": NPY})
+    assert reply.status_code == 200
+    assert unquote(reply.headers["x-corank-request"]) == body["request"]
+
+
+def test_npy_of_another_dtype_is_cast_or_refused_and_counts_against_nobody(make):
+    def strict(x):
+        if x.dtype != np.float32:
+            raise RuntimeError("unexpected dtype")
+        return model(x)
+
+    client = make(strict, dtype="float32")
+    codes = {}
+    for number in range(20):
+        for dtype in ("float64", ">f4", "uint16", "float16", "complex64", "S4"):
+            headers = {"content-type": NPY, "x-corank-key": f"{number}"}
+            reply = client.post("/predict", content=write_npy(np.zeros((2, 3), dtype)), headers=headers)
+            codes.setdefault(dtype, set()).add(reply.status_code)
+    assert codes.pop("complex64") == codes.pop("S4") == {422}
+    assert set.union(*codes.values()) == {200}
+    reply = client.post("/predict", content=write_npy(np.full((2, 3), 1e300)), headers=headers)
+    assert (reply.status_code, "as float32" in reply.json()["error"]) == (422, True)
+    assert "corank_failures_total{" not in client.get("/metrics").text
 
 
 def test_a_model_that_fails_says_nothing_of_the_inside(make, caplog):

@@ -38,6 +38,37 @@ def test_what_is_no_npy_is_refused(raw):
     assert raw.startswith(b"\x93NUMPY")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }}",
+        "  {\n 1",
+        "{'descr': [], 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': ('<f4',), 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': [('a',)], 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': ('a',)}",
+        "{[]: 1}",
+        '"',
+        "(" * 300,
+    ],
+)
+def test_headers_of_npy_that_python_cannot_read(header):
+    raw = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + b"\0" * 4
+    with pytest.raises(BodyError) as error:
+        read_npy(raw)
+    assert error.value.code == 422
+
+
+def test_names_in_headers_are_percent_encoded():
+    raw = write_npy(np.ones(1))
+    asked = read_request(raw, NPY, {"x-corank-key": "%E5%B1%B1 7%25", "x-corank-request": "r-1"})
+    assert (asked.key, asked.request) == ("山 7%", "r-1")
+    for bad in ("%ff", "\xe9"):
+        with pytest.raises(BodyError, match="x-corank-key: allowed is UTF-8, percent-encoded"):
+            read_request(raw, NPY, {"x-corank-key": bad})
+
+
 def test_npy_with_objects_is_never_unpickled():
     file = io.BytesIO()
     np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
@@ -98,6 +129,22 @@ def test_json_and_npy_say_the_same():
     np.testing.assert_array_equal(one.inputs, two.inputs)
     whole = read_request(b'{"inputs": [[7]], "dtype": "int64"}', JSON, {})
     assert whole.inputs.dtype == np.int64
+
+
+def test_an_npy_of_the_other_order_of_bytes_is_turned_round():
+    array = np.arange(6, dtype=">f4").reshape(2, 3)
+    again = read_npy(write_npy(array))
+    assert again.dtype == np.float32
+    assert again.dtype.isnative
+    np.testing.assert_array_equal(again, array)
+
+
+def test_json_is_never_cut_or_wrapped():
+    assert read_request(b'{"inputs": [1, 0], "dtype": "bool"}', JSON, {}).inputs.dtype == bool
+    assert read_request(b'{"inputs": [7]}', JSON, {}, "int64").inputs.dtype == np.int64
+    for body in (b'{"inputs": [1.5], "dtype": "int64"}', b'{"inputs": [300], "dtype": "uint8"}'):
+        with pytest.raises(BodyError, match="inputs: "):
+            read_request(body, JSON, {})
 
 
 @settings(deadline=None)

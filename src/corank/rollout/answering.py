@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from corank.errors import CorankError
-from corank.rollout.readings import Reading
+from corank.rollout.readings import Reading, plain
 from corank.rollout.rows import CHALLENGER, Observation, Run
 
 Model = Callable[[Any], Any]
@@ -40,7 +40,7 @@ def answer_with(model: Model, inputs: Any, read: Callable[[Any], Reading]) -> Do
     ms = (time.perf_counter() - begun) * 1e3
     if done.error is None:
         try:
-            done.reading = read(done.output)
+            done.reading = plain(read(done.output))
         except Exception as error:  # an answer that cannot be read is none
             done.error = error
     if done.error is None and not done.reading.finite:
@@ -56,22 +56,22 @@ class Pending:
         patience: seconds after which a call has failed.
 
     >>> pending = Pending(10.0)
-    >>> call = pending.begin("r-1", 1, "challenger", now=0.0)
-    >>> [row.request for row in pending.overdue(now=11.0)], pending.end(call)
-    (['r-1'], False)
+    >>> call = pending.begin(Observation("r-1", 1, "challenger"), "challenger", now=0.0)
+    >>> [side for _, side, _ in pending.overdue(now=11.0)], pending.end(call)
+    (['challenger'], False)
     """
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._calls: dict[int, tuple[str, int, str, float]] = {}
+        self._calls: dict[int, tuple[Observation, str, float]] = {}
         self._lock = threading.Lock()
         self._next = 0
 
-    def begin(self, request: str, stage: int, arm: str, now: float) -> int:
-        """Note a call; the number is for `end`."""
+    def begin(self, row: Observation, side: str, now: float) -> int:
+        """Note a call of one side's model, and what is known of the request; the number is for `end`."""
         with self._lock:
             self._next += 1
-            self._calls[self._next] = (request, stage, arm, now)
+            self._calls[self._next] = (row, side, now)
             return self._next
 
     def end(self, call: int) -> bool:
@@ -79,14 +79,14 @@ class Pending:
         with self._lock:
             return self._calls.pop(call, None) is not None
 
-    def overdue(self, now: float) -> list[Observation]:
-        """Give up the calls that take too long: a failure of each."""
+    def overdue(self, now: float) -> list[tuple[Observation, str, Run]]:
+        """Give up the calls that take too long: the row of each request, whose model failed, its run."""
         with self._lock:
-            late = [number for number, one in self._calls.items() if now - one[3] > self.patience]
+            late = [number for number, one in self._calls.items() if now - one[2] > self.patience]
             calls = [self._calls.pop(number) for number in late]
-        rows = []
-        for request, stage, arm, begun in calls:
+        late_rows = []
+        for row, side, begun in calls:
             run = Run((now - begun) * 1e3, failed=True)
-            runs = (None, run) if arm == CHALLENGER else (run, None)
-            rows.append(Observation(request, stage, arm, *runs))
-        return rows
+            row = replace(row, challenger=run) if side == CHALLENGER else replace(row, champion=run)
+            late_rows.append((row, side, run))
+        return late_rows

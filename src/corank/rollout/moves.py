@@ -95,7 +95,7 @@ def waits_for(state: State, policy: Policy, now: float) -> str | None:
         return f"waits for time: {left:.0f} s of this stage are left"
     last = state.stage == len(policy.stages) - 1
     ahead = 1.0 if last else policy.share(state.stage + 1)
-    if ahead > policy.unlabelled_ceiling and not state.proven:
+    if ahead > (policy.unlabelled_ceiling or 0.0) and not state.proven:
         return (
             f"waits for outcomes: not yet shown to be no worse than {policy.margin:g}, "
             f"so exposure stays at {policy.share(state.stage):g}"

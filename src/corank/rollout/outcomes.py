@@ -60,4 +60,11 @@ def _fitting(receipt: Receipt, truth: Labels) -> Labels:
                 f"outcome: a label is a whole number or a text of at most {_MOST} characters, "
                 f"got {str(one)[:50]!r}."
             )
+        # a text is never equal to a number: both models would be wrong alike, and look equally good
+        if isinstance(one, str) not in {isinstance(mine, str) for mine in receipt.labels}:
+            kinds = ("a text", "whole numbers") if isinstance(one, str) else ("a whole number", "texts")
+            raise ReceiptError(
+                f"outcome: the label {str(one)[:50]!r} is {kinds[0]} and this answer has {kinds[1]}, such as "
+                f"{str(receipt.labels[0])[:50]!r}. Give labels of its kind."
+            )
     return tuple(one if isinstance(one, str) else int(one) for one in truth)

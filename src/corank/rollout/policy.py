@@ -14,6 +14,8 @@ from typing import Any
 from corank.errors import CorankError, FileError
 from corank.files import read_toml
 
+_CEILING = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -28,7 +30,8 @@ class Policy:
         harm: the loss of mean score that is borne, below `margin`; a loss shown to be larger rolls back.
         level: the probability that a challenger within all limits is rolled back, all guards together.
         promotion_level: the probability that one worse than `margin` passes as shown to be no worse.
-        unlabelled_ceiling: the largest share before outcomes have shown "no worse than margin".
+        unlabelled_ceiling: the largest share before outcomes have shown "no worse than margin"; None is 0.1,
+            or the first stage's share where that is larger.
         error_margin: by which the challenger's share of failures may be higher.
         slow_ms: what counts as a slow answer, ms; None is 1.2 times the champion's 95th percentile over its
             first `reference` answers.
@@ -52,7 +55,7 @@ class Policy:
     harm: float = 0.0
     level: float = 0.05
     promotion_level: float = 0.05
-    unlabelled_ceiling: float = 0.1
+    unlabelled_ceiling: float | None = None
     error_margin: float = 0.005
     slow_ms: float | None = None
     slow_margin: float = 0.05
@@ -89,6 +92,8 @@ class Policy:
             if getattr(self, name) is not None:
                 top = 0.5 if name == "input_margin" else 1
                 self._require(name, 0 < self._checked(name) < top, f"(0, {top}), or none of it")
+        if self.unlabelled_ceiling is None:
+            object.__setattr__(self, "unlabelled_ceiling", max(_CEILING, stages[0]))
         for name in ("unlabelled_ceiling", "shadow_share", "paired_share"):
             self._require(name, 0 <= self._checked(name) <= 1, "[0, 1]")
         if self.slow_ms is not None and (not _number(self.slow_ms) or self.slow_ms <= 0):
@@ -96,6 +101,26 @@ class Policy:
         if stages[0] == 0 and self.shadow_share == 0:
             raise CorankError(
                 "policy: shadow_share is 0, so the shadow stage would never end. Raise it, or drop stage 0."
+            )
+        self._require_comparable()
+
+    def _require_comparable(self) -> None:
+        """Refuse stages in which a guard would have nothing to hold the challenger against."""
+        first, ceiling = self.stages[0], self.unlabelled_ceiling
+        if first == 1:
+            raise CorankError(
+                "policy: stages [1] leave no champion to compare with. Begin with 0 or a smaller share."
+            )
+        if ceiling is not None and first > ceiling:
+            raise CorankError(
+                f"policy: the first stage, {first:g}, is above unlabelled_ceiling, {ceiling:g}, which no "
+                "outcome can have lifted by then. Begin lower, or raise the ceiling."
+            )
+        if self.stages == (0.0, 1.0) and self.slow_ms is None and self.requests <= self.reference:
+            raise CorankError(
+                f"policy: stages [0, 1] give {self.requests} requests to learn what is slow, of which the "
+                f"first {self.reference} set the limit, so none is left to compare with. Give slow_ms, or "
+                "more requests than reference."
             )
 
     def share(self, stage: int) -> float:

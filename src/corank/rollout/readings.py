@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,21 @@ def describe_input(inputs: Any) -> tuple[float, float] | None:
     with np.errstate(all="ignore"):
         part = flat[:: -(-flat.size // _MOST)].astype(np.float64)
         return float(part.mean()), float(part.std())
+
+
+def plain(reading: Reading) -> Reading:
+    """Return a reading in Python's own numbers, as JSON takes them; whoever made it may use numpy's.
+
+    Raises: an exception, for what is no label or no number.
+
+    >>> import numpy as np
+    >>> plain(Reading(np.array([2, 1]), np.float32(0.5)))
+    Reading(labels=(2, 1), confidence=0.5, finite=True)
+    """
+    labels, confidence = reading.labels, reading.confidence
+    if labels is not None:
+        labels = tuple(str(one) if isinstance(one, str) else operator.index(one) for one in labels)
+    return Reading(labels, None if confidence is None else float(confidence), bool(reading.finite))
 
 
 def _array(value: Any) -> Any:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from corank.errors import CorankError
 from corank.rollout.answering import Done, Model, Pending, answer_with
 from corank.rollout.beside import Beside
+from corank.rollout.casting import DTYPES, cast
+from corank.rollout.names import require_name
 from corank.rollout.outcomes import make_outcome
 from corank.rollout.policy import Policy
 from corank.rollout.readings import Reading, describe_input, read_output
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from corank.rollout.store import Store
 
 Listener = Callable[[str, Run], None]
-_MOST_NAME = 200  # characters of a request's or a key's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Router:
         patience: seconds after which a call that has not come back counts as a failure.
         waiting: how many requests may wait to be answered beside; more are not compared.
         listener: called with the arm and the run after each model's run, for metrics.
+        dtype: that arrays are cast to before either model is asked; None leaves them as they are.
     Raises: CorankError, for a model that cannot be called; StoreError, when the store cannot be used or began
         with other terms.
 
@@ -101,6 +103,7 @@ class Router:
         patience: float = 10.0,
         waiting: int = 64,
         listener: Listener | None = None,
+        dtype: str | None = None,
     ) -> None:
         from corank.rollout.recorder import Recorder
         from corank.rollout.store import Store
@@ -115,8 +118,10 @@ class Router:
         for what, (value, least) in (limits | {"waiting": (waiting, 1)}).items():
             if not value >= least:
                 raise CorankError(f"router: {what} is a number from {least}, got {value!r}.")
+        if dtype is not None and dtype not in DTYPES:
+            raise CorankError(f"router: dtype is one of {', '.join(DTYPES)}, got {dtype!r}.")
         self.store = store if isinstance(store, Store) else Store(store, name)
-        self.policy, self.stale = policy, stale
+        self.policy, self.stale, self.dtype = policy, stale, dtype
         self._read, self._describe, self._listener = read, describe, listener
         self._terms = self.store.open(policy, time.time(), bundles.champion, bundles.challenger)
         self._pending = Pending(patience)
@@ -131,21 +136,25 @@ class Router:
             key: whose request it is, such as a user; the same key is answered by the same model in a stage.
                 Default: the request's own name.
             request: its name, which its outcome counts under once; a client that may repeat itself gives
-                one. Default: a random one.
-        Raises: what the champion raises; CorankError, for a name that is too long.
+                one. Default: a random one. Names are printable text of at most 200 characters.
+        Raises: what the champion raises; CorankError, for a name that is not allowed, or inputs that cannot
+            be cast.
         """
+        require_name("request", request)
+        require_name("key", key)
         request = request or uuid.uuid4().hex
-        if len(request) > _MOST_NAME:
-            raise CorankError(f"request: a name has at most {_MOST_NAME} characters, got {len(request)}.")
+        inputs = cast(inputs, self.dtype)
         view, salt = self.view, self._terms.salt
         arm = CHALLENGER if falls_under(salt, key or request, view.share) else CHAMPION
         features = self._features(inputs) if view.watching else None
-        call = self._pending.begin(request, view.stage, arm, time.monotonic())
-        own = self._run(arm, inputs)
+        call = self._pending.begin(Observation(request, view.stage, arm), arm, time.monotonic())
+        served = own = self._run(arm, inputs)
         watching = self._pending.end(call) and view.watching
-        served = own
         if arm == CHALLENGER and own.error is not None:
             served = self._run(CHAMPION, inputs, count=False)
+            if served.error is not None:  # the input is bad, which says nothing of either model
+                self._hear(CHAMPION, served)
+                watching = False
         paired = self._watch(view, arm, own, inputs, request, features) if watching else False
         if served.error is not None and served.output is None:
             raise served.error
@@ -218,10 +227,14 @@ class Router:
         return report(self.store, self.policy) | {"here": asdict(self.view) | {"dropped": dropped}}
 
     def close(self) -> None:
-        """Finish what is waiting and let the store go."""
-        self._beside.close()
-        self._recorder.close()
-        self.store.close()
+        """Finish what is waiting, for 30 s each at the most, and let the store go."""
+        try:
+            self._beside.close()
+        finally:
+            try:
+                self._recorder.close()
+            finally:
+                self.store.close()
 
     def __enter__(self) -> Router:
         return self
@@ -231,16 +244,20 @@ class Router:
 
     def _run(self, arm: str, inputs: Any, *, count: bool = True) -> Done:
         done = answer_with(self._models[arm], inputs, self._read)
-        if count and self._listener is not None:
-            self._listener(arm, done.run)
+        if count:
+            self._hear(arm, done)
         return done
 
+    def _hear(self, arm: str, done: Done) -> None:
+        if self._listener is not None:
+            self._listener(arm, done.run)
+
     def _give_up(self) -> None:
-        for row in self._pending.overdue(time.monotonic()):
+        for row, arm, run in self._pending.overdue(time.monotonic()):
             self._recorder.observe(row)
-            run = row.challenger or row.champion
-            if self._listener is not None and run is not None:
-                self._listener(row.arm, run)
+            if self._listener is not None:
+                self._listener(arm, run)
+        self._beside.relieve(self._pending.patience)
 
     def _watch(
         self,
@@ -259,11 +276,23 @@ class Router:
             other = CHALLENGER if arm == CHAMPION else CHAMPION
             if self._beside.offer(lambda: self._compare(row, own, other, inputs)):
                 return own.reading.labels is not None
+        # live, what fails with one model counts only if the other can do it, on both sides alike
+        elif (
+            arm == CHAMPION
+            and own.error is not None
+            and view.share > 0
+            and self._beside.offer(lambda: self._try_other(row, inputs))
+        ):
+            return False
         self._recorder.observe(row)
         return False
 
     def _compare(self, row: Observation, own: Done, other: str, inputs: Any) -> None:
-        done = self._run(other, inputs)
+        call = self._pending.begin(row, other, time.monotonic())
+        done = self._run(other, inputs, count=False)
+        if not self._pending.end(call):
+            return  # given up, and counted, before
+        self._hear(other, done)
         a, b = own.reading.labels, done.reading.labels
         agreement = None
         if a and b and len(a) == len(b):
@@ -273,8 +302,18 @@ class Router:
         runs = (own.run, done.run) if other == CHALLENGER else (done.run, own.run)
         self._recorder.observe(Observation(row.request, row.stage, row.arm, *runs, agreement, row.features))
 
+    def _try_other(self, row: Observation, inputs: Any) -> None:
+        call = self._pending.begin(row, CHALLENGER, time.monotonic())
+        done = self._run(CHALLENGER, inputs, count=False)
+        if not self._pending.end(call):
+            return
+        self._hear(CHALLENGER, done)
+        if done.error is None:
+            self._recorder.observe(row)
+
     def _features(self, inputs: Any) -> tuple[float, ...] | None:
         try:
-            return self._describe(inputs)
+            found = self._describe(inputs)
+            return None if found is None else tuple(float(one) for one in found)
         except Exception:  # what cannot be described is not watched
             return None

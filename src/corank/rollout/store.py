@@ -33,7 +33,8 @@ else:
     sa = import_extra("sqlalchemy", "rollout")
 
 _MOST = 2000  # rows in one fold
-_PAIR_WAIT = 5.0  # seconds that an outcome waits for the answer that was given beside it
+_PAIR_WAIT = 60.0  # seconds that an outcome waits for the answer that is given beside it, from a queue
+_PURGE = 3600.0  # seconds between two times that answers without outcomes are deleted
 _KEPT = 30 * 86400.0  # seconds that such an answer waits for its outcome
 
 
@@ -62,6 +63,7 @@ class Store:
         if not name or len(name) > 200:
             raise StoreError(f"rollout: a name has 1 to 200 characters, got {len(name)}.")
         self.name = name
+        self._purged = -_PURGE
         self.database = Database(url, must_exist=must_exist)
 
     def open(self, policy: Policy, now: float, champion: str = "", challenger: str = "") -> Terms:
@@ -89,7 +91,6 @@ class Store:
         }
         with self.database.writing() as connection:
             connection.execute(self.database.insert(ROLLOUTS).values(fresh))
-            connection.execute(sa.delete(SHADOWS).where(SHADOWS.c.created < now - _KEPT))
         terms = self.terms()
         _require_same(f"rollout {self.name!r}: policy", terms.policy.to_dict(), policy.to_dict())
         for arm, given in (("champion", champion), ("challenger", challenger)):
@@ -176,6 +177,9 @@ class Store:
                 connection.execute(
                     sa.delete(SHADOWS).where(SHADOWS.c.rollout == self.name, SHADOWS.c.request.in_(requests))
                 )
+            if now - self._purged >= _PURGE:
+                connection.execute(sa.delete(SHADOWS).where(SHADOWS.c.created < now - _KEPT))
+                self._purged = now
         return View.of(state, policy), move
 
     def order(self, policy: Policy, command: str, now: float) -> tuple[View, Move]:
@@ -233,7 +237,13 @@ class Store:
         return [(row.id, row.row) for row in rows]
 
     def _outcomes(self, connection: sa.Connection, now: float) -> list[tuple[int, Outcome]]:
-        mine = sa.select(OUTCOMES).where(OUTCOMES.c.rollout == self.name, sa.not_(OUTCOMES.c.folded))
+        found_beside = sa.exists().where(
+            SHADOWS.c.rollout == OUTCOMES.c.rollout, SHADOWS.c.request == OUTCOMES.c.request
+        )
+        ready = sa.or_(  # those that wait must not stand before the others
+            sa.not_(OUTCOMES.c.paired), OUTCOMES.c.created <= now - _PAIR_WAIT, found_beside
+        )
+        mine = sa.select(OUTCOMES).where(OUTCOMES.c.rollout == self.name, sa.not_(OUTCOMES.c.folded), ready)
         rows = connection.execute(mine.order_by(OUTCOMES.c.id).limit(_MOST)).all()
         paired = [row.request for row in rows if row.paired]
         beside: dict[str, Labels | None] = {}
@@ -244,8 +254,6 @@ class Store:
             beside = {row.request: labels_from_json(row.labels) for row in connection.execute(query)}
         found = []
         for row in rows:
-            if row.paired and row.request not in beside and now - row.created < _PAIR_WAIT:
-                continue
             recorded = Recorded(
                 row.request,
                 row.stage,

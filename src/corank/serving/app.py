@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -95,7 +96,8 @@ def make_app(
     async def predict(request: Request) -> Response:
         body = await _read(request, options.max_bytes, options.seconds)
         try:
-            asked = read_request(body, request.headers.get("content-type", ""), request.headers)
+            kind = request.headers.get("content-type", "")
+            asked = read_request(body, kind, request.headers, router.dtype or "float32")
             _require_shape(asked.inputs, shape)
         except BodyError as error:
             raise _Refused(error.code, str(error)) from None
@@ -182,8 +184,10 @@ async def _answer(
         raise _Refused(503, f"busy: {slots.most} requests are under way. Try again.", {"Retry-After": "1"})
     try:
         with anyio.fail_after(seconds):
-            answer: Answer = await anyio.to_thread.run_sync(slot, abandon_on_cancel=True, limiter=threads)
-            return answer
+            answer = await anyio.to_thread.run_sync(slot, abandon_on_cancel=True, limiter=threads)
+        if answer is None:
+            raise TimeoutError
+        return answer
     except TimeoutError:
         raise _Refused(504, f"predict: no answer within {seconds:g} s.") from None
     except CorankError as error:
@@ -205,7 +209,7 @@ async def _status(router: Router) -> dict[str, Any]:
 def _reply(answer: Answer, accept: str) -> Response:
     output = np.asarray(answer.output)
     if NPY in accept:
-        headers = {"x-corank-receipt": answer.receipt, "x-corank-request": answer.request}
+        headers = {"x-corank-receipt": answer.receipt, "x-corank-request": quote(answer.request)}
         return Response(write_npy(output), media_type=NPY, headers=headers)
     if output.dtype.kind == "f" and not np.isfinite(output).all():
         raise _Refused(500, "predict: the answer is not finite.")

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.errors import CorankError
+from corank.rollout.casting import DTYPES, cast
 
 JSON, NPY = "application/json", "application/x-npy"
-_DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
 _KEYS = ("inputs", "dtype", "key", "request")
 _MOST_DIMENSIONS = 8
 
@@ -37,15 +38,16 @@ class Asked:
     request: str | None
 
 
-def read_request(body: bytes, kind: str, headers: Mapping[str, str]) -> Asked:
+def read_request(body: bytes, kind: str, headers: Mapping[str, str], usual: str = "float32") -> Asked:
     """Read a body.
 
     Args:
         body: all of it.
-        kind: its Content-Type: application/json, an object of `inputs` and perhaps `dtype` (float32 unless
-            given), `key` and `request`; or application/x-npy, with x-corank-key and x-corank-request as
-            headers.
+        kind: its Content-Type: application/json, an object of `inputs` and perhaps `dtype`, `key` and
+            `request`; or application/x-npy, with x-corank-key and x-corank-request as headers,
+            percent-encoded.
         headers: by names in lower case.
+        usual: the dtype of JSON that gives none.
     Raises: BodyError, for anything else.
 
     >>> read_request(b'{"inputs": [[1, 2]], "key": "me"}', "application/json", {}).inputs.shape
@@ -53,24 +55,26 @@ def read_request(body: bytes, kind: str, headers: Mapping[str, str]) -> Asked:
     """
     kind = kind.partition(";")[0].strip().lower()
     if kind == NPY:
-        named = (headers.get("x-corank-key"), headers.get("x-corank-request"))
+        named = (_name(headers, "x-corank-key"), _name(headers, "x-corank-request"))
         return Asked(_finite(read_npy(body)), *named)
     if kind != JSON:
         raise BodyError(f"content-type: allowed are {JSON} and {NPY}, got {kind!r}.", 415)
     values = read_object(body, _KEYS)
     if "inputs" not in values:
         raise BodyError("body: inputs is missing: a number or nested lists of numbers.")
-    dtype = values.get("dtype", "float32")
-    if dtype not in _DTYPES:
-        raise BodyError(f"dtype: allowed are {', '.join(_DTYPES)}, got {str(dtype)[:50]!r}.")
+    dtype = values.get("dtype", usual)
+    if dtype not in DTYPES:
+        raise BodyError(f"dtype: allowed are {', '.join(DTYPES)}, got {str(dtype)[:50]!r}.")
     try:
         array = np.asarray(values["inputs"])
         if array.dtype.kind not in "fiub":
             raise ValueError(f"it holds {array.dtype}")
-        with np.errstate(all="ignore"):
-            array = array.astype(dtype)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise BodyError("inputs: allowed are nested lists of numbers, all of one length.") from error
+    try:
+        array = cast(array, dtype)
+    except CorankError as error:
+        raise BodyError(str(error)) from None
     return Asked(_finite(array), *(_text(values, name) for name in ("key", "request")))
 
 
@@ -104,7 +108,7 @@ def read_npy(body: bytes) -> NDArray[Any]:
         version = np.lib.format.read_magic(file)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = readers[version](file)
-    except (ValueError, KeyError, OverflowError, MemoryError, RecursionError) as error:
+    except Exception as error:  # the header is read as Python's source, which fails in many ways
         raise BodyError("body: it is no npy of version 1 or 2.") from error
     if dtype.hasobject or dtype.kind not in "fiub":
         raise BodyError(f"body: an npy of numbers is allowed, got {str(dtype)[:50]}.")
@@ -114,6 +118,7 @@ def read_npy(body: bytes) -> NDArray[Any]:
     if prod(shape) * dtype.itemsize != len(rest):
         raise BodyError(f"body: the npy promises {prod(shape) * dtype.itemsize} bytes and has {len(rest)}.")
     array = np.frombuffer(bytearray(rest), dtype=dtype)  # a copy that may be written to
+    array = array.astype(dtype.newbyteorder("="), copy=False)  # models take this machine's order of bytes
     return array.reshape(shape, order="F" if fortran else "C")
 
 
@@ -128,6 +133,14 @@ def _finite(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise BodyError("inputs: they are NaN or infinite.")
     return array
+
+
+def _name(headers: Mapping[str, str], name: str) -> str | None:
+    value = headers.get(name)
+    try:
+        return None if value is None else unquote(value.encode("ascii").decode(), errors="strict")
+    except UnicodeError as error:
+        raise BodyError(f"{name}: allowed is UTF-8, percent-encoded.") from error
 
 
 def _text(values: Mapping[str, Any], name: str) -> str | None:

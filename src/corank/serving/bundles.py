@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from corank.errors import CorankError, FileError
 from corank.extras import import_extra
 from corank.files import replacing, write_text
+from corank.rollout.casting import DTYPES, cast
+from corank.serving.onnx_files import input_dtype
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +35,7 @@ class Bundle:
         factory: package.module:factory, which makes the network that safetensors are loaded into.
         shape: of an input, whose first size is free; None takes any.
         sha256: of the model's file.
+        dtype: of an input, which others are cast to; None, in bundles of older versions, takes any.
     """
 
     folder: Path
@@ -41,16 +44,27 @@ class Bundle:
     factory: str | None
     shape: tuple[int, ...] | None
     sha256: str
+    dtype: str | None = None
 
     @property
     def digest(self) -> str:
         """The checksum over all that the manifest says, the file's included."""
-        values = {key: value for key, value in asdict(self).items() if key != "folder"}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.values(), sort_keys=True).encode()).hexdigest()
+
+    def values(self) -> dict[str, Any]:
+        """Return what stands in the manifest; an older one says nothing of dtype."""
+        values = asdict(self)
+        del values["folder"]
+        return values if self.dtype is not None else {k: v for k, v in values.items() if k != "dtype"}
 
 
 def write_bundle(
-    folder: Path | str, model: Path | str, *, factory: str | None = None, shape: tuple[int, ...] | None = None
+    folder: Path | str,
+    model: Path | str,
+    *,
+    factory: str | None = None,
+    shape: tuple[int, ...] | None = None,
+    dtype: str | None = None,
 ) -> Bundle:
     """Copy a model's file into a folder, with its checksum.
 
@@ -59,22 +73,29 @@ def write_bundle(
         model: a .safetensors or .onnx file; an .onnx file must hold its weights.
         factory: package.module:factory, for safetensors.
         shape: of an input, batch first.
+        dtype: of an input; default: float32 for safetensors, what its input says for ONNX.
     Raises: CorankError, for another kind of file, or safetensors without a factory; FileError, for a file
-        that is absent, or a folder that cannot be written or holds a bundle.
+        that is absent or cannot be loaded, or a folder that cannot be written or holds a bundle.
     """
     model = Path(model)
-    checked = check_file(folder, model, factory=factory, shape=shape)
+    checked = check_file(folder, model, factory=factory, shape=shape, dtype=dtype)
     with replacing(Path(folder) / model.name) as temporary:
         shutil.copyfile(model, temporary)
+        if checked.format == "onnx":
+            _onnx(temporary, checked.dtype)  # the copy itself: what it needs besides is not with it
     bundle = replace(checked, folder=Path(folder), sha256=_checksum(Path(folder) / model.name))
-    values = {key: value for key, value in asdict(bundle).items() if key != "folder"}
-    text = json.dumps({"schema": _SCHEMA, **values, "digest": bundle.digest}, indent=1)
+    text = json.dumps({"schema": _SCHEMA, **bundle.values(), "digest": bundle.digest}, indent=1)
     write_text(bundle.folder / _MANIFEST, text)
     return bundle
 
 
 def check_file(
-    folder: Path | str, model: Path | str, *, factory: str | None = None, shape: tuple[int, ...] | None = None
+    folder: Path | str,
+    model: Path | str,
+    *,
+    factory: str | None = None,
+    shape: tuple[int, ...] | None = None,
+    dtype: str | None = None,
 ) -> Bundle:
     """Return the bundle that a model's file would make, as it lies now; nothing is written.
 
@@ -90,8 +111,14 @@ def check_file(
         raise FileError(f"{model}: there is no such file.")
     if (folder / _MANIFEST).exists():
         raise FileError(f"{folder}: holds a bundle, which must not change. Choose another folder.")
-    used = factory if kind == "safetensors" else None
-    return Bundle(model.parent, model.name, kind, used, shape, _checksum(model))
+    if dtype is not None and dtype not in DTYPES:
+        raise CorankError(f"bundle: dtype: allowed are {', '.join(DTYPES)}, got {dtype!r}.")
+    if kind == "safetensors":
+        return Bundle(model.parent, model.name, kind, factory, shape, _checksum(model), dtype or "float32")
+    found = input_dtype(model)
+    if dtype not in (None, found):
+        raise CorankError(f"bundle: {model.name} takes {found}, got dtype {dtype!r}. Leave it out.")
+    return Bundle(model.parent, model.name, kind, None, shape, _checksum(model), found)
 
 
 def read_bundle(folder: Path | str) -> Bundle:
@@ -108,7 +135,11 @@ def read_bundle(folder: Path | str) -> Bundle:
         digest = values.pop("digest")
         shape = values.pop("shape")
         bundle = Bundle(folder, **values, shape=None if shape is None else tuple(shape))
-        path = folder / Path(bundle.file).name
+        if bundle.file in ("", ".", "..") or Path(bundle.file).name != bundle.file:
+            raise FileError(f"{manifest}: file is a plain name in this folder, got {bundle.file[:100]!r}.")
+        if bundle.dtype is not None and bundle.dtype not in DTYPES:
+            raise FileError(f"{manifest}: dtype: allowed are {', '.join(DTYPES)}, got {bundle.dtype!r}.")
+        path = folder / bundle.file
         found = _checksum(path)
     except OSError as error:
         raise FileError(
@@ -124,7 +155,7 @@ def read_bundle(folder: Path | str) -> Bundle:
 
 
 def load_bundle(bundle: Bundle, factory: Callable[[], nn.Module] | None = None) -> Callable[[Any], Any]:
-    """Return what takes an array and gives an array, in float32 on the processor.
+    """Return what takes an array and gives an array, on the processor; inputs are cast to the bundle's dtype.
 
     Args:
         bundle: as it was read.
@@ -133,13 +164,13 @@ def load_bundle(bundle: Bundle, factory: Callable[[], nn.Module] | None = None) 
     """
     path = bundle.folder / bundle.file
     if bundle.format == "onnx":
-        return _onnx(path)
+        return _onnx(path, bundle.dtype)
     if factory is None:
         raise CorankError(f"{path}: safetensors need the network's factory, {bundle.factory}.")
-    return _torch(path, factory)
+    return _torch(path, factory, bundle.dtype)
 
 
-def _torch(path: Path, factory: Callable[[], nn.Module]) -> Callable[[Any], Any]:
+def _torch(path: Path, factory: Callable[[], nn.Module], dtype: str | None) -> Callable[[Any], Any]:
     import torch
 
     from corank.inputs import first_tensor
@@ -149,12 +180,12 @@ def _torch(path: Path, factory: Callable[[], nn.Module]) -> Callable[[Any], Any]
 
     def run(inputs: Any) -> Any:
         with torch.inference_mode():
-            return first_tensor(model(torch.from_numpy(inputs))).numpy()
+            return first_tensor(model(torch.from_numpy(cast(inputs, dtype)))).numpy()
 
     return run
 
 
-def _onnx(path: Path) -> Callable[[Any], Any]:
+def _onnx(path: Path, dtype: str | None) -> Callable[[Any], Any]:
     runtime = import_extra("onnxruntime", "onnx")
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -163,7 +194,7 @@ def _onnx(path: Path) -> Callable[[Any], Any]:
     name = session.get_inputs()[0].name
 
     def run(inputs: Any) -> Any:
-        return session.run(None, {name: inputs})[0]
+        return session.run(None, {name: cast(inputs, dtype)})[0]
 
     return run
 

@@ -10,6 +10,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from corank.errors import CorankError
 from corank.extras import import_extra
 from corank.rollout import Bundles, Policy, Router
@@ -53,11 +55,27 @@ def make_router(
             f"serve: {champion.folder} takes inputs of shape {champion.shape} and {challenger.folder} of "
             f"{challenger.shape}. They must take the same."
         )
+    kinds = {np.dtype(one.dtype).kind for one in (champion, challenger) if one.dtype is not None}
+    if len(kinds) > 1:  # floats of two sizes are cast by each
+        raise CorankError(
+            f"serve: {champion.folder} takes inputs of {champion.dtype} and {challenger.folder} of "
+            f"{challenger.dtype}. They must take the same."
+        )
     a, b = (
         load_bundle(one, find_factory(one.factory) if one.factory else None) for one in (champion, challenger)
     )
     digests = Bundles(champion.digest, challenger.digest)
-    return Router(a, b, policy, store, name=name, bundles=digests, patience=patience, listener=listener)
+    return Router(
+        a,
+        b,
+        policy,
+        store,
+        name=name,
+        bundles=digests,
+        patience=patience,
+        listener=listener,
+        dtype=champion.dtype or challenger.dtype,
+    )
 
 
 def serve(
