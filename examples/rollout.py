@@ -1,9 +1,8 @@
-"""A whole roll-out: train, cut, serve both, watch the good one promoted and a broken one rolled back.
+"""A whole roll-out: pilot, gate, serve both, watch the good one promoted and a broken one rolled back.
 
     python -m examples.rollout
 
-It takes about half a minute on one core. For your own networks a pilot (`corank pilot`) stands before this,
-and decides whether a cut network is worth trying at all.
+It takes about two minutes on one core.
 """
 
 from __future__ import annotations
@@ -17,52 +16,46 @@ import tempfile
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import corank
-from corank.data.digits import read_digits
+from corank.cut_targets import parse_target
+from corank.pilot.digits import digits, vgg
+from corank.pilot.options import TrialOptions
+from corank.pilot.trial import run_trial
 from corank.rollout import Policy
 from corank.serving.bundles import write_bundle
 
 ROOT = Path(__file__).parents[1]
 # Quick for an example: see docs/rollout.md for what to choose where it matters.
+OPTIONS = TrialOptions(
+    arms=("dense", "lowrank"),
+    shared=3,
+    before_cut=1,
+    after_cut=2,
+    target=parse_target("macs=0.35"),
+    backends=("onnxruntime",),
+    rounds=10,
+)
+GATE = corank.Policy(margin=0.05, minimum_speedup=1.05, minimum_samples=100, worst_slice=None)
 POLICY = Policy(stages=(0.0, 0.5, 1.0), requests=40, seconds=0, margin=0.1, paired_share=1.0, reference=40)
 
 
-def make_model() -> nn.Module:
-    """Make the network that is served."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 8 * 8, 10),
-    )
-
-
-def train_and_cut(images: torch.Tensor, labels: torch.Tensor) -> tuple[nn.Module, nn.Module]:
-    """Train a network, and cut a copy of it to half the multiply-accumulates."""
-    torch.manual_seed(0)
-    loader = DataLoader(TensorDataset(images, labels), 32, shuffle=True)
-    dense, example = make_model(), images[:8]
-    corank.finetune(dense, loader, epochs=4, learning_rate=0.05, progress=False)
-    plan = corank.plan(dense, corank.Budget(macs=0.5), example=example)
-    small = corank.decompose(dense, plan)
-    corank.finetune(small, loader, epochs=1, teacher=dense, progress=False)
-    return dense.eval(), small.eval()
+def pilot(folder: Path) -> dict[str, Any]:
+    """Train the digits' network twice from one start, cut one of them, and measure both side by side."""
+    return run_trial(digits(), folder, OPTIONS, command="python -m examples.rollout", progress=False)
 
 
 def break_on_purpose(model: nn.Module) -> nn.Module:
     """Return a copy that calls one digit in two a one: as a wrong export or a mixed-up file would be."""
-    broken = make_model()
+    broken = vgg()
     broken.load_state_dict(model.state_dict())
     with torch.no_grad():
-        broken[-1].bias[1] += 10
+        broken.head.bias[1] += 20
     return broken
 
 
@@ -121,13 +114,21 @@ def watch(where: str, images: torch.Tensor, labels: torch.Tensor, most: int = 40
 
 def main(folder: Path) -> dict[str, dict]:
     """Do it all in a folder; return how both roll-outs ended."""
-    data = read_digits()
-    x, y = data.final.pixels, data.final.labels
-    dense, small = train_and_cut(data.train.pixels, data.train.labels)
-    models = {"dense": dense, "small": small, "broken": break_on_purpose(dense)}
+    decision = corank.gate(pilot(folder / "pilot"), GATE)
+    print(f"the gate: {decision.sentence}")
+    if decision.verdict != "advance":
+        print("in earnest it would end here; this example shows what comes after all the same")
+    final = digits().make_task(0).final
+    x, y = final.images, final.labels
+    trained = folder / "pilot" / "models"
+    models = {
+        "dense": corank.load(trained / "dense.safetensors", vgg),
+        "small": corank.load(trained / "lowrank.safetensors", vgg),
+    }
+    models["broken"] = break_on_purpose(models["dense"])
     for name, model in models.items():
-        corank.save(model, folder / f"{name}.safetensors", reference=make_model)
-        factory = "examples.rollout:make_model"
+        corank.save(model.eval(), folder / f"{name}.safetensors", reference=vgg)
+        factory = "corank.pilot.digits:vgg"
         write_bundle(folder / name, folder / f"{name}.safetensors", factory=factory, shape=(1, 1, 32, 32))
         right = (model(x).argmax(1) == y).float().mean()
         print(f"{name}: {right:.1%} right")

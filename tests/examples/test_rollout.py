@@ -13,4 +13,6 @@ def test_the_example_ends_as_it_says(tmp_path, capsys):
     assert ended["small"]["status"] == "promoted"
     assert ended["broken"]["status"] == "rolled back"
     assert "quality" in ended["broken"]["reason"] or "disagreement" in ended["broken"]["reason"]
-    assert "broken: served beside dense" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("the gate: ")
+    assert "broken: served beside dense" in said

@@ -151,9 +151,21 @@ BAD = {
         ["bundle", "small.safetensors", "--out", "new", "--model", "mine:make_model", "--shape", "1,x"],
         "allowed are whole numbers",
     ),
+    "a bundle's dtype": (
+        ["bundle", "small.safetensors", "--out", "new", "--model", "mine:make_model", "--dtype", "half"],
+        "bundle: dtype: allowed are",
+    ),
     "a roll-out's command": (["rollout", "stop"], "allowed are status, hold, resume, advance, roll-back"),
     "a roll-out's store": (["rollout", "status", "--store", "absent.db"], "absent.db: there is no such file"),
 }
+
+
+def test_a_bundle_says_the_dtype_of_its_inputs(corank, project):
+    words = ["bundle", "small.safetensors", "--model", "mine:make_model"]
+    assert corank(*words, "--out", "plain")[0] == 0
+    assert corank(*words, "--out", "tokens", "--dtype", "int64")[0] == 0
+    manifests = [json.loads((project / name / "bundle.json").read_text()) for name in ("plain", "tokens")]
+    assert [one["dtype"] for one in manifests] == ["float32", "int64"]
 
 
 @pytest.fixture

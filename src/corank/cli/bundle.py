@@ -15,6 +15,9 @@ def bundle(
     shape: Annotated[
         str | None, typer.Option(help="Of an input, batch first; other shapes are refused.")
     ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of an input; float32 for safetensors, or what the ONNX file says.")
+    ] = None,
 ) -> None:
     """Make the folder that `corank serve` takes.
 
@@ -26,6 +29,7 @@ def bundle(
     from corank.serving.bundles import check_file, load_bundle, write_bundle
 
     sizes = parse_shapes([shape])[0] if shape else None
-    made = check_file(out, weights, factory=model, shape=sizes)
+    made = check_file(out, weights, factory=model, shape=sizes, dtype=dtype)
     load_bundle(made, make_factory(model) if model else None)
-    typer.echo(f"{out}: {write_bundle(out, weights, factory=model, shape=sizes).digest}")
+    written = write_bundle(out, weights, factory=model, shape=sizes, dtype=dtype)
+    typer.echo(f"{out}: {written.digest}")
