@@ -49,6 +49,9 @@ class Rival:
     def observe_loss(self, loss: float) -> None:
         pass
 
+    def settings(self) -> dict[str, Any]:
+        return {"kind": type(self).__name__, "strength": self.strength}
+
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
 

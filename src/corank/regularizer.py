@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -200,6 +201,24 @@ class ForceRegularizer:
         """
         return self._forcing.stats([Part(one, one.layer.weight) for one in self.layers], self._steps[0])
 
+    def settings(self) -> dict[str, Any]:
+        """Return what it was made with, by names that a person knows; a checkpoint of another is told by it.
+
+        The ranks of a plan are left out: they are measured anew when a training goes on.
+        """
+        field, targets = self._forcing.field, self._forcing.targets
+        return {
+            "kind": field.kind,
+            "direction": field.direction,
+            "scale": field.scale,
+            "coupling": self._coupling,
+            "zero against the gradient": self._forcing._zeroes,
+            "every": self._forcing._every,
+            "energy": targets._energy,
+            "refresh": targets._refresh,
+            "layers": {one.name: _told(one.strength) for one in self.layers},
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs to go on bit-exactly: plain values and tensors."""
         return {"steps": list(self._steps), **self._forcing.state_dict()}
@@ -267,3 +286,10 @@ class ForceRegularizer:
         at = {id(p): i for i, group in enumerate(owner.param_groups) for p in group["params"]}
         weights = [(one, one.layer.weight) for one in self.layers]
         return [Part(one, weight, at[id(weight)]) for one, weight in weights if id(weight) in at]
+
+
+def _told(strength: object) -> str:
+    if isinstance(strength, int | float) or is_dataclass(strength):
+        return repr(strength)
+    # of the user's own function nothing but the name is the same in another process
+    return str(getattr(strength, "__qualname__", type(strength).__qualname__))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +26,7 @@ def describe_terms(
     found["scheduler"] = None if scheduler is None else type(scheduler).__name__
     if force is None:
         return found | {"force": None}
-    return found | {f"force's {name}": value for name, value in _force(force).items()}
+    return found | {f"force's {name}": value for name, value in force.settings().items()}
 
 
 def differences(there: Any, here: Mapping[str, Any]) -> str:
@@ -48,30 +47,6 @@ def differences(there: Any, here: Mapping[str, Any]) -> str:
         if there.get(name) != here.get(name)
     ]
     return "; ".join(found[:3])
-
-
-def _force(force: ForceRegularizer) -> dict[str, Any]:
-    forcing, targets = force._forcing, force._forcing.targets
-    field = forcing.field
-    return {
-        "kind": field.kind,
-        "direction": field.direction,
-        "scale": field.scale,
-        "coupling": force._coupling,
-        "zero against the gradient": forcing._zeroes,
-        "every": forcing._every,
-        "energy": targets._energy,
-        "refresh": targets._refresh,
-        # the ranks of a plan are left out: they are measured anew when a training goes on
-        "layers": {one.name: _strength(one.strength) for one in force.layers},
-    }
-
-
-def _strength(strength: object) -> str:
-    if isinstance(strength, int | float) or is_dataclass(strength):
-        return repr(strength)
-    # of the user's own function nothing but the name is the same in another process
-    return str(getattr(strength, "__qualname__", type(strength).__qualname__))
 
 
 def _told(value: Any) -> Any:
