@@ -21,6 +21,21 @@ def recorded(request):
     return Recorded(request, 0, CHAMPION, False, (1,), (1,), None, 0.0)
 
 
+def hold_a_write(store, recorder, monkeypatch):
+    """Stop the recorder in a write until the gate is set, so that what comes meanwhile is one batch."""
+    gate, begun, write = threading.Event(), threading.Event(), store.write
+
+    def late(*given):
+        begun.set()
+        gate.wait(20)
+        return write(*given)
+
+    monkeypatch.setattr(store, "write", late)
+    recorder.record(recorded("first"))
+    begun.wait(20)
+    return gate
+
+
 @pytest.fixture
 def store(tmp_path):
     made = Store(tmp_path / "rollout.db")
@@ -56,16 +71,7 @@ def test_a_steady_stream_of_outcomes_does_not_stop_the_folds(store, recorder, mo
 
 
 def test_an_outcome_that_nobody_waits_for_strands_no_other(store, recorder, monkeypatch):
-    gate, begun, write = threading.Event(), threading.Event(), store.write
-
-    def late(*given):
-        begun.set()
-        gate.wait(20)
-        return write(*given)
-
-    monkeypatch.setattr(store, "write", late)
-    recorder.record(recorded("first"))
-    begun.wait(20)
+    gate = hold_a_write(store, recorder, monkeypatch)
     given_up, other = recorder.record(recorded("a")), recorder.record(recorded("b"))
     assert given_up.cancel()
     gate.set()
@@ -75,16 +81,7 @@ def test_an_outcome_that_nobody_waits_for_strands_no_other(store, recorder, monk
 
 
 def test_a_row_that_cannot_be_written_is_refused_alone(store, recorder, monkeypatch, caplog):
-    gate, begun, write = threading.Event(), threading.Event(), store.write
-
-    def late(*given):
-        begun.set()
-        gate.wait(20)
-        return write(*given)
-
-    monkeypatch.setattr(store, "write", late)
-    recorder.record(recorded("first"))
-    begun.wait(20)
+    gate = hold_a_write(store, recorder, monkeypatch)
     futures = {name: recorder.record(recorded(name)) for name in ("a", "b", "\ud800", "c", "d")}
     recorder.observe(Observation("x", 0, CHAMPION, Run(1.0), Run(object())))
     recorder.observe(Observation("y", 0, CHAMPION, Run(1.0), Run(1.0)))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from corank.data.batches import Batches
 from corank.data.splits import content_hashes
 from corank.engines import import_onnxruntime, import_openvino
-from corank.errors import CorankError
+from corank.errors import CorankError, OutOfMemoryError
 from corank.extras import import_extra
 from corank.inputs import call, tensors
 from corank.layers import copy_network, match_names, named_weighted
@@ -131,7 +131,7 @@ def _check_batch(model: nn.Module, task: Task) -> None:
         loss = _guard("loss", "it failed on the first batch", lambda: task.loss(trial, batch))
     except CorankError as error:
         if error.__cause__ is not None and is_out_of_memory(error.__cause__):
-            raise CorankError(f"train: {memory_advice(batch)}") from error
+            raise OutOfMemoryError(f"train: {memory_advice(batch)}") from error
         raise
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
         raise CorankError(

@@ -173,7 +173,7 @@ def _confidence(metric: Metric) -> Tensor | None:
 
 def _gap(arm: str, scores: Scores) -> Tensor | None:
     """Return small − dense of each sample, where the metric is the mean of one value a sample."""
-    one, two = scores[arm], scores["dense"]
-    if one.per_sample is None or two.per_sample is None or one.reduce is not None or one.per_sample.dim() > 1:
+    rows = _rows(arm, scores)
+    if rows is None or scores[arm].reduce is not None or rows[0].dim() > 1:
         return None
-    return one.per_sample.double() - two.per_sample.double()
+    return rows[0].double() - rows[1].double()

@@ -10,7 +10,7 @@ from torch import nn
 
 from corank.decision.comparison import counts_hits, difference_ci, follows
 from corank.decision.intervals import accuracy_interval, metric_interval
-from corank.errors import CorankError
+from corank.errors import CorankError, OutOfMemoryError
 from corank.mishaps import is_out_of_memory
 from corank.tasks import Metric, Task
 
@@ -18,13 +18,13 @@ from corank.tasks import Metric, Task
 def measure(model: nn.Module, task: Task, part: Literal["dev", "final"]) -> dict[str, Metric]:
     """Measure every metric of a task on dev or final; the first one decides.
 
-    Raises: CorankError, for what is no metric, for one that is not finite, and when memory runs out.
+    Raises: CorankError, for what is no metric, and for one that is not finite; OutOfMemoryError.
     """
     try:
         found = task.evaluate(model, getattr(task, part))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise CorankError(
+            raise OutOfMemoryError(
                 f"{part}: memory ran out while evaluating. Use smaller batches there."
             ) from error
         raise

@@ -288,11 +288,9 @@ class Router:
         return False
 
     def _compare(self, row: Observation, own: Done, other: str, inputs: Any) -> None:
-        call = self._pending.begin(row, other, time.monotonic())
-        done = self._run(other, inputs, count=False)
-        if not self._pending.end(call):
-            return  # given up, and counted, before
-        self._hear(other, done)
+        done = self._run_beside(row, other, inputs)
+        if done is None:
+            return
         a, b = own.reading.labels, done.reading.labels
         agreement = None
         if a and b and len(a) == len(b):
@@ -303,13 +301,18 @@ class Router:
         self._recorder.observe(Observation(row.request, row.stage, row.arm, *runs, agreement, row.features))
 
     def _try_other(self, row: Observation, inputs: Any) -> None:
-        call = self._pending.begin(row, CHALLENGER, time.monotonic())
-        done = self._run(CHALLENGER, inputs, count=False)
-        if not self._pending.end(call):
-            return
-        self._hear(CHALLENGER, done)
-        if done.error is None:
+        done = self._run_beside(row, CHALLENGER, inputs)
+        if done is not None and done.error is None:
             self._recorder.observe(row)
+
+    def _run_beside(self, row: Observation, arm: str, inputs: Any) -> Done | None:
+        """Run a model beside a request; None where it was given up, and counted, before it came back."""
+        call = self._pending.begin(row, arm, time.monotonic())
+        done = self._run(arm, inputs, count=False)
+        if not self._pending.end(call):
+            return None
+        self._hear(arm, done)
+        return done
 
     def _features(self, inputs: Any) -> tuple[float, ...] | None:
         try:

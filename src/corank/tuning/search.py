@@ -15,7 +15,6 @@ from corank.errors import CorankError, FileError, OutOfMemoryError
 from corank.extras import import_extra
 from corank.files import write_text
 from corank.latency import LatencyTable
-from corank.mishaps import is_out_of_memory
 from corank.pilot.arm import Arm
 from corank.pilot.arm_files import drop_stages
 from corank.pilot.arms import UNFORCED, Trainer
@@ -216,7 +215,7 @@ class _Search:
             logger.info("trial %d is given up: cheaper ones were ahead", trial.number)
             self.study.tell(trial, state=state.PRUNED, skip_if_finished=True)
         except CorankError as error:
-            if isinstance(error, FileError | OutOfMemoryError) or _is_memory(error.__cause__):
+            if isinstance(error, FileError | OutOfMemoryError):
                 raise  # of this machine: with more room the same trial goes on from its checkpoint
             # a plan that cannot be made, or a loss that is not finite, is a result of these settings
             logger.info("trial %d failed: %s", trial.number, error)
@@ -268,10 +267,6 @@ class _Search:
             deepcopy=False, states=(self.optuna.trial.TrialState[state],)
         )
         return found
-
-
-def _is_memory(cause: BaseException | None) -> bool:
-    return cause is not None and is_out_of_memory(cause)
 
 
 def _note(trial: Any, course: Course) -> None:
