@@ -34,6 +34,7 @@ from benchmarks.record import describe_run, kept, rounded, say, store, stored
 from corank.benchmarks.machine import pinned, usable_threads
 from corank.cost import model_cost
 from corank.layers import is_conv, layer_type
+from corank.precision import Precision
 
 FOR_INT8 = "low rank for int8"
 PARTS = ("low rank", FOR_INT8, "channels", "unstructured")
@@ -45,6 +46,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
 }
 EPOCHS = {20: 3, 56: 2}
 LEARNING_RATE = 0.01
+PRECISION: Precision = "bfloat16"  # of the recovery; all is judged in float32
 ENGINES = ("onnxruntime", "openvino")  # besides torch, which runs no int8 file
 ROUNDS = 30
 INT8_BATCHES = 60  # of BATCH images, for the ranges
@@ -133,6 +135,7 @@ def recovered(bench: Bench, parts: Sequence[str], level: int, epochs: int, stem:
             teacher=bench.dense,
             learning_rate=LEARNING_RATE,
             sparsity=schedule(small, parts, level, epochs * len(bench.train)),
+            precision=PRECISION,
             progress=False,
         )
     small.eval()
@@ -182,18 +185,17 @@ def conv_nonzero(model: nn.Module) -> int:
 
 
 def recover(bench: Bench, folder: Path, epochs: int, levels: Sequence[int]) -> list[dict[str, Any]]:
-    """Cut and recover every combination at every level; what is done is kept."""
-    rows = []
-    for parts in subsets():
-        for level in levels if parts else (0,):
-            stem = folder / f"{bench.depth}-{'-'.join(parts).replace(' ', '_') or 'dense'}-{level}"
-            found = kept(
-                stem.with_suffix(".json"),
-                f"{title(parts)}, level {level + 1}",
-                partial(recovered, bench, parts, level, epochs, stem),
-            )
-            rows.append(found | {"parts": list(parts), "level": level, "stem": str(stem)})
-    return rows
+    """Cut and recover every combination, one level after another; what is done is kept."""
+    names, rows = subsets(), []
+    for parts, level in [((), 0), *((parts, level) for level in levels for parts in names[1:])]:
+        stem = folder / f"{bench.depth}-{'-'.join(parts).replace(' ', '_') or 'dense'}-{level}"
+        found = kept(
+            stem.with_suffix(".json"),
+            f"{title(parts)}, level {level + 1}",
+            partial(recovered, bench, parts, level, epochs, stem),
+        )
+        rows.append(found | {"parts": list(parts), "level": level, "stem": str(stem)})
+    return sorted(rows, key=lambda row: (names.index(tuple(row["parts"])), row["level"]))
 
 
 def lasso(bench: Bench, folder: Path, epochs: int) -> list[dict[str, Any]]:
@@ -229,6 +231,7 @@ def _lassoed(bench: Bench, parts: Sequence[str], strength: float, epochs: int) -
             teacher=bench.dense,
             learning_rate=LEARNING_RATE,
             sparsity=made or corank.Sparsifier(small),
+            precision=PRECISION,
             progress=False,
         )
     zeros = corank.count_zeros(small).layers
@@ -303,7 +306,7 @@ def main() -> None:
         if options.stage == "recover":
             return
         time_all(bench, rows, options.threads)
-        run = describe_run(options.seed)
+        run = describe_run(options.seed, f"recovered in {PRECISION}, judged in float32 and int8")
     lassoed = sorted(options.cache.glob(f"{options.depth}-lasso-*.json"))
     found = {
         "rows": [{key: one for key, one in row.items() if key != "stem"} for row in rows],

@@ -31,7 +31,7 @@ class Plain:
     """What stands in for a router in the same app: it runs the model and gives its answer."""
 
     def __init__(self, model) -> None:
-        self.model, self.store_age = model, 0.0
+        self.model, self.store_age, self.dtype = model, 0.0, None
 
     def __call__(self, inputs, *, key=None, request=None) -> Answer:
         return Answer(self.model(inputs), "", request or uuid.uuid4().hex, "champion")
