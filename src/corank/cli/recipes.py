@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corank.errors import CorankError
-from corank.files import read_toml
+from corank.files import read_toml, require_like
 
 if TYPE_CHECKING:
     from corank.pilot.options import TrialOptions
 
-PROBLEM: dict[str, type[Any]] = {
-    "data": str,
-    "model": str,
-    "weights": str,
-    "keep": list,
-    "shifted": str,
-    "batch_size": int,
-    "latency_batch": int,
+PROBLEM: dict[str, Any] = {  # each with a value of its kind
+    "data": "",
+    "model": "",
+    "weights": "",
+    "keep": ("",),
+    "shifted": "",
+    "batch_size": 1,
+    "latency_batch": 1,
 }
 
 
@@ -48,7 +47,8 @@ def read_recipe(path: Path) -> Recipe:
     for key, value in values.items():
         require_key(str(path), key, [*PROBLEM, "epochs", *known])
         if key in PROBLEM:
-            problem[key] = _typed(path, key, value, PROBLEM[key])
+            require_like(path, key, value, PROBLEM[key])
+            problem[key] = _frozen(value)
         elif key == "target":
             options[key] = (
                 parse_target(value) if isinstance(value, str) else make_target(_table(path, key, value))
@@ -56,26 +56,13 @@ def read_recipe(path: Path) -> Recipe:
         elif key == "seeds" and isinstance(value, int) and not isinstance(value, bool):
             options[key] = tuple(range(value))
         else:
-            options[key] = tuple(value) if isinstance(value, list) else value
+            options[key] = _frozen(value)
     _check_types(path, options)
     return Recipe(problem, options)
 
 
-def _typed(path: Path, key: str, value: Any, kind: type[Any]) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise CorankError(f"{path}: {key} is a {kind.__name__}, got {value!r}.")
-    if kind is not list:
-        return value
-    _check_elements(path, key, value, "")
-    return tuple(value)
-
-
-def _check_elements(path: Path, key: str, values: Iterable[Any], like: object) -> None:
-    """Raise CorankError for an element that is not of the kind of another, which is a text or a number."""
-    name, kind = ("texts", str) if isinstance(like, str) else ("whole numbers", int)
-    for one in values:
-        if not isinstance(one, kind) or isinstance(one, bool):
-            raise CorankError(f"{path}: {key} is a list of {name}, got {one!r}.")
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _table(path: Path, key: str, value: Any) -> dict[str, Any]:
@@ -89,13 +76,7 @@ def _check_types(path: Path, options: dict[str, Any]) -> None:
 
     defaults = TrialOptions()
     for key, value in options.items():
-        wanted = getattr(defaults, key, 1) if key != "threads" else 1
-        allowed: Any = (int, float) if isinstance(wanted, float) else type(wanted)
-        if isinstance(value, bool) != isinstance(wanted, bool) or not isinstance(value, allowed):
-            name = {"tuple": "list"}.get(type(wanted).__name__, type(wanted).__name__)
-            raise CorankError(f"{path}: {key} is a {name}, got {value!r}.")
-        if isinstance(wanted, tuple) and wanted:
-            _check_elements(path, key, value, wanted[0])
+        require_like(path, key, value, getattr(defaults, key, 1) if key != "threads" else 1)
 
 
 def merge(recipe: Recipe, problem: dict[str, Any], options: dict[str, Any]) -> Recipe:

@@ -11,14 +11,13 @@ from typing import Any, Protocol
 from corank.benchmarks import find_backend
 from corank.cut_targets import make_target, require_key
 from corank.errors import CorankError
-from corank.files import read_toml
+from corank.files import read_toml, require_like
 from corank.force_field import KINDS, require_choice
 from corank.pilot.options import TrialOptions
 
 NO_FORCE = "none"
 COSTS = ("macs", "params", "bytes", "latency")
 Range = tuple[float, float]
-_NAMES: dict[type[Any], str] = {str: "text", float: "number", bool: "flag, true or false"}
 
 
 class Draws(Protocol):
@@ -96,17 +95,7 @@ class Space:
         values, plain = read_toml(path, "space"), cls()
         for key, value in values.items():
             require_key(str(path), key, [one.name for one in fields(cls)])
-            like = getattr(plain, key)
-            if not isinstance(like, tuple):
-                if not _is_like(value, like):
-                    raise CorankError(f"{path}: {key} is a {_NAMES[type(like)]}, got {value!r}.")
-                continue
-            if not isinstance(value, list):
-                raise CorankError(f"{path}: {key} is a list, got {value!r}.")
-            for one in value:
-                if not _is_like(one, like[0]):
-                    kind = _NAMES[type(like[0])]
-                    raise CorankError(f"{path}: {key} is a list, each a {kind}, got {one!r}.")
+            require_like(path, key, value, getattr(plain, key))
         settings: dict[str, Any] = {
             key: tuple(one) if isinstance(one, list) else one for key, one in values.items()
         }
@@ -120,13 +109,6 @@ class Space:
     def timed(self) -> bool:
         """Whether the cost is measured time."""
         return self.cost == "latency"
-
-
-def _is_like(value: object, like: object) -> bool:
-    """Say whether a value is of the kind of another; a whole number is a number, and true is none."""
-    if isinstance(value, bool) or isinstance(like, bool):
-        return isinstance(value, bool) and isinstance(like, bool)
-    return isinstance(value, int | float if isinstance(like, float) else type(like))
 
 
 def draw(space: Space, trial: Draws) -> dict[str, Any]:
