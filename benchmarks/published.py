@@ -5,7 +5,7 @@ the rank at 5% error by plain PCA of the weights, as the authors do, and it is f
 decays, batches, forces and steps are the recipe's: nothing is chosen on the test images. `--share` shortens
 all trainings alike, with their milestones; ConvNet's 480,000 steps take a day of one core.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.published lenet    # a seed takes 15 minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.published lenet    # a seed takes half an hour
     OMP_NUM_THREADS=1 python -m benchmarks.published convnet --share 0.025 --seeds 1
 
 What is done is kept in runs/published, and an epoch is the most that a kill loses.
