@@ -81,7 +81,7 @@ def test_a_file_of_several_outputs_and_inputs_gives_a_tuple(tmp_path):
         (lambda path: corank.quantize(path, [torch.ones(1)], "o.pt2"), "allowed is the suffix .onnx"),
         (
             lambda path: corank.quantize(path, [{"a": torch.ones(1), "b": torch.ones(1)}], "o.onnx"),
-            r"takes 1 inputs \(.*\), a batch has 2",
+            r"takes 1 inputs \(.*\), got 2 tensors",
         ),
         (lambda path: corank.open_exported(path, backend="torch"), "files are run by onnxruntime, openvino"),
         (lambda path: corank.open_exported(path.with_suffix(".xml")), r"onnxruntime reads .onnx, got '.xml'"),
@@ -99,3 +99,80 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
     (tmp_path / "text.onnx").write_text("no protobuf")
     with pytest.raises(corank.FileError, match="onnxruntime cannot read it"):
         corank.open_exported(tmp_path / "text.onnx")
+
+
+class Two(nn.Module):
+    """Two inputs that must not be taken for each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x, y):
+        return 10 * self.a(x) + self.b(y)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    torch.manual_seed(0)
+    net, x, y = Two().eval(), torch.randn(2, 4), torch.randn(2, 4)
+    path = tmp_path_factory.mktemp("two") / "two.onnx"
+    corank.export(net, {"x": x, "y": y}, path)
+    return net, path, x, y
+
+
+def test_keywords_are_taken_by_name(two, tmp_path):
+    net, path, x, y = two
+    run = corank.open_exported(path)
+    for got in (run(x, y), run(y=y, x=x), run(x, y=y)):
+        assert torch.allclose(got, net(x, y), atol=1e-4)
+    first, second = (
+        corank.quantize(path, [batch], tmp_path / "int8.onnx").error
+        for batch in ({"x": x, "y": 100 * y}, {"y": 100 * y, "x": x})
+    )
+    assert first == second < 0.05
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, y: ((x,), {}), r"takes 2 inputs \(x, y\), got 1 tensors"),
+        (lambda x, y: ((x, y, y), {}), r"takes 2 inputs \(x, y\), got 3 tensors"),
+        (lambda x, y: ((x.double(), y), {}), "does not run on float64"),
+        (lambda x, y: ((x[:, :3], y), {}), r"does not run on float32 \(2, 3\)"),
+        (lambda x, y: ((x.bfloat16(), y), {}), "x is torch.bfloat16"),
+    ],
+)
+def test_what_a_file_does_not_take_is_one_clear_error(two, call, message):
+    _, path, x, y = two
+    args, kwargs = call(x, y)
+    with pytest.raises(corank.CorankError, match=message):
+        corank.open_exported(path)(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "message"),
+    [
+        (lambda x: [x[:0]], {}, "is empty"),
+        (lambda x: [x, x * float("nan")], {}, "not finite"),
+        (lambda x: [x.double()], {}, "float64"),
+        (lambda x: [x, x[:, :, :, :0]], {}, "is empty"),
+        (lambda x: [x, x[:, :2]], {}, "a batch does not fit"),
+        (lambda x: [x], {"max_batches": 0}, "max_batches is a whole number from 1, got 0"),
+    ],
+)
+def test_batches_that_cannot_be_are_one_clear_error(trained, batches, options, message, tmp_path):
+    _, path, made = trained
+    with pytest.raises(corank.CorankError, match=message):
+        corank.quantize(path, batches(made[0][0]), tmp_path / "int8.onnx", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_network_or_in_int8_already(trained, tmp_path):
+    _, path, batches = trained
+    made = corank.quantize(path, batches, tmp_path / "int8.onnx")
+    with pytest.raises(corank.FileError, match="in int8 already"):
+        corank.quantize(made.path, batches, tmp_path / "again.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(corank.FileError, match="cannot read it"):
+        corank.quantize(tmp_path / "text.onnx", batches, tmp_path / "again.onnx")

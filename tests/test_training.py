@@ -118,6 +118,10 @@ def test_the_checkpoint_of_another_training_is_refused_and_kept(tmp_path):
         finetune(_linear(), BATCHES, epochs=2, checkpoint=path, progress=False)
     with pytest.raises(CorankError, match="it began from other weights"):
         finetune(_linear(1), BATCHES, epochs=1, checkpoint=path, progress=False)
+    with pytest.raises(CorankError, match="another training: it holds no notes"):
+        finetune(
+            _linear(), BATCHES, epochs=1, checkpoint=Checkpoint(path, keep={"notes": None}), progress=False
+        )
     assert path.read_bytes() == before
     path.write_bytes(before[:-3])
     with pytest.raises(FileError, match=r"a\.safetensors: cannot be read as a state"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from corank.engines import Session, open_onnxruntime, open_openvino
+from corank.engines import Array, Session, open_onnxruntime, open_openvino
 from corank.errors import CorankError, FileError
 from corank.inputs import tensors
 
@@ -42,12 +43,65 @@ class Exported(nn.Module):
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the engine on the tensors of a call, in order; one output is a tensor, several are a tuple."""
-        arrays = [one.detach().cpu().contiguous().numpy() for one in tensors((args, kwargs))]
+        """Run the engine on the tensors of a call; one output is a tensor, several are a tuple.
+
+        Raises: CorankError, for inputs that the file does not take.
+        """
         outputs: tuple[Tensor, ...] = tuple(
-            torch.from_numpy(one.copy()) for one in self._session.bind(arrays)()
+            torch.from_numpy(one) for one in self.run(arrange(self.inputs, args, kwargs, self.path))
         )
         return outputs[0] if len(outputs) == 1 else outputs
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the file's inputs, in its order."""
+        return self._session.inputs
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Run the engine on one array an input, in the file's order.
+
+        Raises: CorankError, for arrays that the file does not take.
+        """
+        try:
+            return [one.copy() for one in self._session.bind(arrays)()]
+        except Exception as error:  # each engine has its own kinds
+            given = ", ".join(f"{one.dtype} {tuple(one.shape)}" for one in arrays)
+            raise CorankError(
+                f"{self.path.name}: {self.backend} does not run on {given} "
+                f"({str(error).strip().partition(chr(10))[0][:200]}). Give inputs of the shapes and dtypes "
+                "that it was exported with."
+            ) from error
+
+
+def arrange(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], path: Path) -> list[Array]:
+    """Put the tensors of a call into the order of a file's inputs.
+
+    Keywords, or a mapping that is all there is, are taken by name where they are names of inputs, and the
+    others in order.
+
+    Raises: CorankError, for another number of tensors, or bfloat16, which numpy does not have.
+
+    >>> call = {"y": torch.ones(2), "x": torch.zeros(1)}
+    >>> [one.shape for one in arrange(("x", "y"), (), call, Path("net.onnx"))]
+    [(1,), (2,)]
+    """
+    if len(args) == 1 and not kwargs and isinstance(args[0], Mapping):
+        kwargs, args = args[0], ()
+    named = {key: one for key, one in kwargs.items() if isinstance(one, Tensor)}
+    if not named.keys() <= set(names):
+        named = {}
+    rest = iter(tensors((args, {key: one for key, one in kwargs.items() if key not in named})))
+    placed = [named[name] if name in named else next(rest, None) for name in names]
+    found = [one for one in (*placed, *rest) if one is not None]
+    if len(found) != len(names):
+        raise CorankError(
+            f"{path.name}: it takes {len(names)} inputs ({', '.join(names)}), got {len(found)} tensors. "
+            "Give one for each; of a batch that is a tuple, the first item is the input."
+        )
+    for name, one in zip(names, found, strict=True):
+        if one.dtype == torch.bfloat16:
+            raise CorankError(f"{path.name}: {name} is torch.bfloat16, which no engine reads. Give float32.")
+    return [one.detach().cpu().contiguous().numpy() for one in found]
 
 
 def open_exported(

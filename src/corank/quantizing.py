@@ -11,14 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from corank.engines import Array, Session, import_onnxruntime, open_onnxruntime, silenced
+from corank.engines import Array, import_onnxruntime, silenced
 from corank.errors import CorankError, FileError
+from corank.exported import arrange, open_exported
 from corank.exporting import relative_error
 from corank.extras import import_extra
 from corank.files import replacing
-from corank.inputs import tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,14 @@ def quantize(
 
     Args:
         path: a float32 ONNX file.
-        batches: what the network will see, as for `calibrate`: of a tuple the first item is the input.
+        batches: what the network will see, as for `calibrate`: of a tuple the first item is the input; a
+            mapping is taken by name.
         out: the file to write.
         max_batches: of `batches`, take so many.
     Returns: a Quantized.
-    Raises: FileError, for a file that is absent or no ONNX, or that ONNX Runtime cannot quantize;
-        CorankError, for no batch, or one that does not fit the file's inputs; ExtraError, without onnx or
-        onnxruntime.
+    Raises: FileError, for a file that is absent, no ONNX, int8 already, or that ONNX Runtime cannot quantize;
+        CorankError, for no batch, or one that is empty, not finite or does not fit the file's inputs;
+        ExtraError, without onnx or onnxruntime.
 
     >>> from corank.exporting import export
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -79,23 +81,19 @@ def quantize(
             )
     if not path.is_file():
         raise FileError(f"{path}: there is no such file. Write it by corank.export first.")
-    feeds = [_arrays(batch) for batch in islice(batches, max_batches)]
+    if max_batches < 1:
+        raise CorankError(f"quantize: max_batches is a whole number from 1, got {max_batches}.")
+    dense = open_exported(path)
+    _require_float(path)
+    feeds = [_arrays(batch, dense.inputs, path) for batch in islice(batches, max_batches)]
     if not feeds:
         raise CorankError("quantize: there is no batch. Give a loader, or a list, with at least one.")
-    dense = open_onnxruntime(path, torch.get_num_threads())
-    names = dense.inputs
-    for feed in feeds:
-        if len(feed) != len(names):
-            raise CorankError(
-                f"quantize: {path.name} takes {len(names)} inputs ({', '.join(names)}), a batch has "
-                f"{len(feed)}. Of a tuple the first item is the input."
-            )
+    wanted = dense.run(feeds[0])
     with replacing(out) as draft:
         write_int8(path, feeds, draft)
-        small = open_onnxruntime(draft, torch.get_num_threads())
         error = max(
             relative_error(torch.from_numpy(a), torch.from_numpy(b))
-            for a, b in zip(_run(dense, feeds[0]), _run(small, feeds[0]), strict=True)
+            for a, b in zip(wanted, open_exported(draft).run(feeds[0]), strict=True)
         )
     return Quantized(out, len(feeds), error, out.stat().st_size, path.stat().st_size)
 
@@ -130,16 +128,29 @@ def write_int8(path: Path, feeds: Sequence[Sequence[Array]], out: Path) -> None:
                 per_channel=True,
             )
     except Exception as error:  # the quantizer raises whatever its graph code runs into
+        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        if type(error).__name__ == "InvalidArgument":  # what a session says of its inputs
+            raise CorankError(
+                f"quantize: a batch does not fit {path.name} ({said}). Give batches of the shapes and dtypes "
+                "that it was exported with."
+            ) from error
         raise FileError(
-            f"{path.name}: ONNX Runtime cannot quantize it to int8 ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}). Use it in f32."
+            f"{path.name}: ONNX Runtime cannot quantize it to int8 ({said}). Use it in f32."
         ) from error
 
 
-def _arrays(batch: Any) -> list[Array]:
+def _require_float(path: Path) -> None:
+    onnx = import_extra("onnx", "onnx")
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    if any(one.op_type in ("QuantizeLinear", "DequantizeLinear") for one in nodes):
+        raise FileError(f"{path}: it is in int8 already. Quantize the float32 file that corank.export wrote.")
+
+
+def _arrays(batch: Any, names: Sequence[str], path: Path) -> list[Array]:
     inputs = batch[0] if isinstance(batch, list | tuple) else batch
-    return [one.detach().cpu().contiguous().numpy() for one in tensors(inputs)]
-
-
-def _run(session: Session, arrays: Sequence[Array]) -> list[Array]:
-    return [one.copy() for one in session.bind(arrays)()]
+    found = arrange(names, (inputs,), {}, path)
+    for name, one in zip(names, found, strict=True):
+        if not one.size or (one.dtype.kind == "f" and not np.isfinite(one).all()):
+            wrong = "has values that are not finite" if one.size else "is empty"
+            raise CorankError(f"quantize: {name} of a batch {wrong}. Leave that batch out.")
+    return found

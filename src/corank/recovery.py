@@ -141,7 +141,10 @@ def finetune(
         precision,
         frozen_norm,
         teacher,
-        {"distillation": None if teacher is None else str(distillation or Distillation())},
+        {
+            "distillation": None if teacher is None else str(distillation or Distillation()),
+            "sparsity": None if sparsity is None else sparsity.told,
+        },
     )
     mode = model.training
     if force is not None:

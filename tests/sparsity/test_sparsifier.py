@@ -152,7 +152,9 @@ def test_finetune_keeps_zeros_and_goes_on_bit_equal_after_a_stop(tmp_path):
 def test_a_checkpoint_without_masks_is_that_of_another_training(tmp_path):
     corank.finetune(_net(), _batches(), epochs=1, checkpoint=tmp_path / "a", progress=False)
     net = _net()
-    with pytest.raises(corank.CorankError, match="another training: it holds no sparsity"):
+    with pytest.raises(
+        corank.CorankError, match="another training: sparsity was None, here it is the zeros that are there"
+    ):
         corank.finetune(
             net, _batches(), epochs=1, checkpoint=tmp_path / "a", sparsity=Sparsifier(net), progress=False
         )
@@ -209,3 +211,38 @@ def test_what_cannot_be_attached_is_refused():
         sparsifier.attach(torch.optim.SGD(net.parameters(), lr=0.1))
     with pytest.raises(corank.CorankError, match="not the state of this Sparsifier"):
         sparsifier.load_state_dict({"step": 0, "masks": {"9": torch.ones(1)}})
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (6, 1), (6, 4)])
+def test_a_schedule_as_long_as_the_training_ends_with_it(steps, every):
+    net = _net()
+    batches = (_batches() * steps)[:steps]
+    spec = Unstructured(0.8, steps=steps, every=every)
+    corank.finetune(net, batches, epochs=1, sparsity=Sparsifier(net, spec), progress=False)
+    assert count_zeros(net).share == pytest.approx(0.8, abs=0.002)
+
+
+def test_zeros_have_no_sign():
+    net = sparsify(_net(), Unstructured(0.6)).model
+    lasso = Sparsifier(net, GroupLasso(columns=5.0))
+    corank.finetune(net, _batches(), epochs=2, sparsity=lasso, progress=False)
+    zeros = [one.weight[one.weight == 0] for one in net.modules() if hasattr(one, "weight")]
+    assert sum(len(one) for one in zeros) > 0
+    assert not any(bool(torch.signbit(one).any()) for one in zeros)
+
+
+def test_the_sparsifier_of_another_network_is_refused():
+    net = _net()
+    with pytest.raises(corank.LayerError, match="owns a weight of its network"):
+        corank.finetune(net, _batches(), epochs=1, sparsity=Sparsifier(_net()), progress=False)
+
+
+def test_a_checkpoint_of_other_zeros_is_that_of_another_training(tmp_path):
+    def train(share):
+        net, path = _net(), tmp_path / "a"
+        zeros = Sparsifier(net, Unstructured(share))
+        corank.finetune(net, _batches(), epochs=1, sparsity=zeros, checkpoint=path, progress=False)
+
+    train(0.5)
+    with pytest.raises(corank.CorankError, match=r"sparsity was .*0\.5"):
+        train(0.9)

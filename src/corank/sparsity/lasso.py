@@ -38,7 +38,8 @@ def shrink(w_GND: Tensor, rows: float, columns: float) -> Tensor:
         if length:
             size = torch.linalg.vector_norm(w_GND, dim=dim, keepdim=True)
             tiny = torch.finfo(size.dtype).tiny
-            w_GND = w_GND * (1 - length / size.clamp(min=tiny)).clamp(min=0)
+            kept = (1 - length / size.clamp(min=tiny)).clamp(min=0)
+            w_GND = (w_GND * kept).masked_fill(kept == 0, 0.0)  # never −0, which zips worse
     return w_GND
 
 

@@ -90,6 +90,11 @@ class Sparsifier:
                     f"{name}: no optimizer given to attach owns its weight. "
                     "Build the optimizer after moving or wrapping the model, or exclude the layer."
                 )
+        if self._layers and not any(id(layer.weight) in owned for layer in self._layers.values()):
+            raise LayerError(
+                "Sparsifier: no optimizer given to attach owns a weight of its network. Make it of the "
+                "network that is trained: corank.Sparsifier(model)."
+            )
         self._note_zeros()
         for owner in owners:
             self._hooks[owner] = OptimizerHook(owner, (), _nothing, self._after)
@@ -105,6 +110,11 @@ class Sparsifier:
     def sparsity(self) -> dict[str, float]:
         """Return the share of masked weights of every layer that has any."""
         return {name: 1 - mask.float().mean().item() for name, mask in self._masks.items()}
+
+    @property
+    def told(self) -> str:
+        """What it was made with, in words; a checkpoint of another is told by it."""
+        return ", ".join(map(str, self.specs)) or "the zeros that are there"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs to go on bit-exactly: the step and the masks."""
@@ -170,7 +180,7 @@ class Sparsifier:
     def _zero(self, layers: Mapping[str, FilterLayer]) -> None:
         for name, layer in layers.items():
             if name in self._masks:
-                layer.weight.mul_(self._masks[name])
+                layer.weight.masked_fill_(~self._masks[name], 0.0)
 
 
 def masks_of(spec: MaskSpec, layers: Mapping[str, FilterLayer], step: int) -> dict[str, Tensor]:

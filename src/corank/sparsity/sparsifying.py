@@ -93,8 +93,8 @@ def sparsify(model: nn.Module, *specs: CutSpec, example: Example | None = None) 
 @torch.no_grad()
 def _zero(model: nn.Module, spec: MaskSpec) -> tuple[dict[str, str], dict[str, str]]:
     layers, left = choose(model, spec)
-    last = spec.start + spec.steps if isinstance(spec, Unstructured) else 0
+    last = spec.last if isinstance(spec, Unstructured) else 0
     for name, mask in masks_of(spec, layers, last).items():
-        layers[name].weight.mul_(mask)
+        layers[name].weight.masked_fill_(~mask, 0.0)  # times the mask, half of the zeros were −0
     shares = {name: (one.weight == 0).float().mean().item() for name, one in layers.items()}
     return {name: f"{share:.1%} zeros" for name, share in shares.items()}, left

@@ -17,19 +17,20 @@ Scope = Literal["global", "layer"]
 class Unstructured:
     """Zero the weights of smallest magnitude, all at once or along a cubic rise while the network trains.
 
-    s(t) = s_f + (s_i − s_f) (1 − (t − t_0) / n)³ from step t_0 on, and s_f after n steps.
+    s(t) = s_f + (s_i − s_f) (1 − (t − t_0) / (n − 1))³ from step t_0 on: after n steps it is s_f.
 
     Args:
         sparsity: the share of zeros in the end, s_f.
         scope: `global` ranks the weights of all layers together, `layer` within each.
         initial: the share at the beginning, s_i.
         start: the step t_0 before which nothing happens.
-        steps: the length n of the rise; 0 for all at once.
+        steps: the n steps of the rise, as many as the training has if it is to end with it; 0 for all at
+            once.
         every: steps between two choices of the weights.
         types, include, exclude: which layers, as in `spectrum`.
-    Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1.
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1, so that the last of n steps reaches the end.
 
-    >>> [round(Unstructured(0.8, steps=4).share(step), 3) for step in range(6)]
+    >>> [round(Unstructured(0.8, steps=5).share(step), 3) for step in range(6)]
     [0.0, 0.463, 0.7, 0.788, 0.8, 0.8]
     """
 
@@ -60,15 +61,21 @@ class Unstructured:
         """Return the share of zeros after a step, counted from 0."""
         if step < self.start:
             return 0.0
-        if step >= self.start + self.steps:
+        if step >= self.last:
             return self.sparsity
-        left = 1 - (step - self.start) / self.steps
+        left = 1 - (step - self.start) / (self.steps - 1)
         return self.sparsity + (self.initial - self.sparsity) * left**3
 
     def chooses(self, step: int) -> bool:
         """Say whether the weights are chosen anew at a step."""
-        done = step - self.start
-        return 0 <= done <= self.steps and (done % self.every == 0 or done == self.steps)
+        return self.start <= step <= self.last and (
+            (step - self.start) % self.every == 0 or step == self.last
+        )
+
+    @property
+    def last(self) -> int:
+        """The step that reaches the end of the rise."""
+        return self.start + max(self.steps - 1, 0)
 
 
 @dataclass(frozen=True, slots=True)

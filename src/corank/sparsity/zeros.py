@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from corank.errors import CorankError
 from corank.layers import filter_layers, to_filters, unwrap
 
 _LEVEL = 6  # zip's own
@@ -66,6 +67,7 @@ def count_zeros(model: nn.Module) -> Zeros:
     Args:
         model: any network.
     Returns: a Zeros; layers whose weight is computed or packed are not in it.
+    Raises: CorankError, for weights on the meta device.
 
     >>> layer = nn.Linear(2, 2)
     >>> _ = layer.weight.data.copy_(layer.weight.new_tensor([[0.0, 1.0], [0.0, 0.0]]))
@@ -73,6 +75,8 @@ def count_zeros(model: nn.Module) -> Zeros:
     LayerZeros(weights=4, zeros=3, rows=2, zero_rows=1, columns=2, zero_columns=1)
     """
     layers, _ = filter_layers(unwrap(model))
+    if any(one.is_meta for one in model.parameters()):
+        raise CorankError("count_zeros: weights on the meta device have no values. Load the weights first.")
     found = {name: _count(to_filters(one.weight.detach(), one)) for name, one in layers.items()}
     held: dict[int, Tensor] = {
         id(one): one for one in (*model.parameters(), *model.buffers()) if not is_lazy(one)
