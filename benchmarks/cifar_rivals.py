@@ -77,10 +77,15 @@ class Bench:
             with torch.no_grad():
                 return sum(cross_entropy(net.eval(), batch).item() for batch in some[:4]) / 4
 
-        times = self.table()
-        return stats, corank.sensitivity(
-            self.dense, loss, example=self.example, stats=stats, table=times, progress=False
-        )
+        def rows() -> list[Any]:
+            found = corank.sensitivity(
+                self.dense, loss, example=self.example, stats=stats, table=self.table(), progress=False
+            )
+            return [[*key, value] for key, value in found.items()]
+
+        path = self.cache / f"sensitivity{self.depth}.json"
+        found = kept(path, f"sensitivities of ResNet-{self.depth}", rows)
+        return stats, {(layer, method): value for layer, method, value in found}
 
     def table(self) -> LatencyTable:
         """Return our latency table, measured once."""

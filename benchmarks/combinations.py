@@ -44,7 +44,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "channels": (0.1, 0.15, 0.3),  # of all that can be removed
     "unstructured": (0.5, 0.7, 0.85),  # of all weights
 }
-EPOCHS = {20: 3, 56: 2}
+EPOCHS = {20: 3, 56: 1}
 LEARNING_RATE = 0.01
 PRECISION: Precision = "bfloat16"  # of the recovery; all is judged in float32
 ENGINES = ("onnxruntime", "openvino")  # besides torch, which runs no int8 file

@@ -171,7 +171,10 @@ class Runner:
         small = corank.decompose(model, corank.plan(model, order, example=task.example))
         row["macs"] = model_cost(small, task.example).macs / model_cost(model, task.example).macs
         row["cut"] = hits(small, task)
-        self._train(small, recipe.task(self.seed + 200), recipe.after, f"{name}-after")
+        try:
+            self._train(small, recipe.task(self.seed + 200), recipe.after, f"{name}-after")
+        except corank.CorankError as error:  # the loss is no number any more
+            return row | {"failed": str(error)}
         return row | {"after": hits(small, task)}
 
     def _train(
@@ -259,8 +262,8 @@ def page(recipe: Recipe, rows: list[dict[str, Any]], share: float) -> str:
 
 
 def _step(some: list[dict[str, Any]], plain: list[dict[str, Any]], step: str) -> str:
-    if step not in some[0]:
-        return ""
+    if failed := [row for row in some if step not in row]:
+        return f"diverged with {len(failed)} of {len(some)} seeds" if "failed" in failed[0] else ""
     told = f"{100 * fmean(_accuracy(row[step]) for row in some):.2f}"
     return told if some is plain else f"{told} [{paired(some, plain, step)}]"
 

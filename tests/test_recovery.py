@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -149,6 +151,20 @@ def test_in_bfloat16_only_the_loss_is_rounded():
     assert not torch.equal(coarse.weight, fine.weight)
     steps = (coarse.weight - start, fine.weight - start)
     torch.testing.assert_close(*steps, rtol=0.02, atol=1e-4)  # 8 bits of the gradient
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_an_autocast_around_the_training_changes_nothing(enabled):
+    ends = []
+    for within in (False, True):
+        torch.manual_seed(0)
+        batches = [(torch.randn(8, 4), torch.randint(0, 2, (8,))) for _ in range(4)]
+        net = nn.Linear(4, 2)
+        outer = torch.autocast("cpu", torch.bfloat16, enabled=enabled) if within else nullcontext()
+        with outer:
+            finetune(net, batches, epochs=2, learning_rate=0.1, precision="bfloat16", progress=False)
+        ends.append(net.weight)
+    assert torch.equal(*ends)
 
 
 def test_half_precision_is_refused_with_the_way_out():

@@ -26,5 +26,11 @@ def require_precision(value: str, what: str) -> None:
 
 
 def autocast(model: nn.Module, precision: Precision) -> torch.autocast:
-    """Return the context in which a loss is taken: in bfloat16 the products are, and weights stay float32."""
-    return torch.autocast(device_of(model).type, torch.bfloat16, enabled=precision == "bfloat16")
+    """Return the context in which a loss is taken: in bfloat16 the products are, and weights stay float32.
+
+    Nothing is cached: inside another autocast of the caller, even a disabled one, torch would keep the
+    weights in bfloat16 of the first step for all steps.
+    """
+    return torch.autocast(
+        device_of(model).type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
+    )

@@ -127,3 +127,16 @@ def test_a_whole_force_pulls_as_hard_in_fewer_steps(run, monkeypatch, tmp_path, 
             name: pytest.approx(strength) for name in ("conv1", "conv2", "conv3")
         }
     assert "l2, whole" in capsys.readouterr().out
+
+
+def test_a_fine_tuning_that_diverged_is_told():
+    recipe = published.RECIPES["lenet"]
+    ranks = {"conv1": 3, "conv2": 4}
+    common = {"seed": 0, "ranks": ranks, "baseline": "11", "before": "11", "cut": "10", "macs": 0.5}
+    rows = [
+        {"arm": published.NO_FORCE, **common, "after": "11"},
+        {"arm": "l1", **common, "failed": "finetune: the loss is nan"},
+    ]
+    text = published.page(recipe, rows, 1.0)
+    assert "| l1 | 3.0 of 20 | 4.0 of 50 | 0.50 |" in text
+    assert "diverged with 1 of 1 seeds |" in text
