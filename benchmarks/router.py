@@ -23,7 +23,7 @@ from corank.rollout.splits import falls_under
 GOAL = 0.05
 CONNECTIONS = (1, 8, 64)
 BATCH = 25  # requests before the other server's turn
-ROUNDS = {"router": 240, "shadow": 60}  # the goal is on the first
+ROUNDS = {"router": 60, "shadow": 60}
 
 
 def overhead(folder: Path, rounds: int, blocks: int, app: str) -> dict[str, object]:
