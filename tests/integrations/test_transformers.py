@@ -91,6 +91,28 @@ def test_its_state_is_in_the_checkpoint(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_training_that_failed_can_be_begun_again(tmp_path: Path, sparse: bool) -> None:
+    from corank.integrations.transformers import SparsifierCallback
+
+    class Failing(Model):
+        fails = True
+
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            if self.fails:
+                raise RuntimeError("no")
+            return super().forward(x, labels)
+
+    model = Failing()
+    callback = SparsifierCallback(make_sparsifier(model)) if sparse else None
+    trainer, optimizer = make_trainer(tmp_path, model, STRENGTH, callback=callback)
+    with pytest.raises(RuntimeError, match="no"):
+        trainer.train()
+    model.fails = False
+    trainer.train()
+    assert hooks_of(optimizer) == []
+
+
 def test_a_sparsifier_resumes_where_it_was(tmp_path: Path) -> None:
     from corank.integrations.transformers import SparsifierCallback
 

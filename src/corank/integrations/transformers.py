@@ -40,6 +40,7 @@ class ForceCallback(TrainerCallback):  # type: ignore[misc]
                 load_force(self.force, path)
             else:
                 logger.warning("%s: not found, the force starts anew at step 0", path)
+        self.force.detach()  # where an exception ended the training before: the Trainer tells nobody
         self.force.attach(optimizer)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -78,6 +79,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc]
                 self.sparsifier.load_state_dict(read_state(path))
             else:
                 logger.warning("%s: not found, the sparsifier starts anew at step 0", path)
+        self.sparsifier.detach()  # as above
         self.sparsifier.attach(optimizer)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
