@@ -62,7 +62,7 @@ def _section(depth: str, found: Mapping[str, Any]) -> str:
     parts = [
         f"\n## ResNet-{depth}: dense {100 * dense['dev'][0]:.2f}% on dev, "
         f"{100 * dense['final'][0]:.2f}% on final",
-        f"{found['epochs']} epochs of recovery on {found['images']:,} images; batch {found['batch']}.\n",
+        f"{found['epochs']} epoch(s) of recovery on {found['images']:,} images; batch {found['batch']}.\n",
         table(
             ["network", "level", "MACs", "zeros", "zipped", "after the cut", "dev", "final (95%)", *ENGINES],
             [_cells(one, dense) for one in every],
@@ -114,12 +114,15 @@ def _winner(every: Sequence[Mapping[str, Any]], names: Sequence[str], engine: st
     best = {name: one for name in names if (one := fastest(every, name, engine, least)) is not None}
     first = max(best, key=lambda name: best[name]["speedup"][engine][0])
     alone = [name for name in ("low rank", "channels", "unstructured", "int8") if name in best]
-    against = ", ".join(
-        f"{best[first]['speedup'][engine][0] / best[name]['speedup'][engine][0]:.2f}× {name}"
-        for name in alone
-        if name != first
-    )
-    return f"In {engine} the fastest is {first}" + (f" ({against} alone)." if against else ".")
+    against = ", ".join(_over(best[first], best[name], engine) for name in alone if name != first)
+    return f"In {engine} the fastest is {first}" + (f": {against}." if against else ".")
+
+
+def _over(one: Mapping[str, Any], other: Mapping[str, Any], engine: str) -> str:
+    """Write how much faster one is than another, and whether their intervals tell them apart."""
+    ratio = one["speedup"][engine][0] / other["speedup"][engine][0]
+    apart = one["speedup"][engine][1] > other["speedup"][engine][2]
+    return f"{ratio:.2f}× {other['name']} alone" + ("" if apart else " (not told apart)")
 
 
 def _marks(
@@ -155,8 +158,9 @@ def _marks(
         for one in lasso
     ]
     return (
-        f"{text}\n\nStructured sparsity by the group lasso, all the epochs with it and half as many with its "
-        "zeros kept; the paper has 63 – 74% on top of low rank, after 150,000 iterations.\n\n"
+        f"{text}\n\nStructured sparsity by the group lasso, as many epochs as a recovery with it and half as "
+        "many, at least one, with its zeros kept; the paper has 63 – 74% on top of low rank, after 150,000 "
+        "iterations.\n\n"
         + table(["network", "λ", "zero columns, k×k", "zero rows, 1×1", "dev, points", "final, points"], rows)
     )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from corank.errors import ExtraError
+from corank.errors import CorankError, ExtraError
 from corank.regularizer import ForceRegularizer
 from corank.tracking import MlflowTracker, TensorBoardTracker, flat
 
@@ -73,6 +73,16 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run.info.status, client.get_experiment(run.info.experiment_id).name) == ("FINISHED", "force")
     assert set(run.data.metrics) == set(flat(force.stats()))
     assert [one.step for one in client.get_metric_history(tracker.run, "force/energy/0")] == [0, 2]
+
+    home = run.info.experiment_id
+    MlflowTracker("force", uri=uri).close()  # of a process that logs nothing
+    assert len(client.search_runs([home])) == 1
+    odd = MlflowTracker("force", uri=uri)
+    odd.log({"force/rank/a+b[1]": 1.0}, 0)
+    assert client.get_run(odd.run).data.metrics == {"force/rank/a_b_1_": 1.0}
+    client.delete_experiment(client.create_experiment("gone"))
+    with pytest.raises(CorankError, match="'gone' was deleted. Restore it, or name another"):
+        MlflowTracker("gone", uri=uri)
 
     other = MlflowTracker("force", uri=uri)
     joined = MlflowTracker(uri=uri, run=other.run)

@@ -69,24 +69,24 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise FileError(f"{path}: is no TOML ({error}).") from error
 
 
-def require_like(path: Path, key: str, value: object, like: object) -> None:
-    """Raise CorankError unless a setting of a file is of the kind of another, a list in each element.
+def require_like(where: object, key: str, value: object, like: object) -> None:
+    """Raise CorankError unless a setting is of the kind of another, a list in each element.
 
     A whole number is a number, and true is neither.
 
-    >>> require_like(Path("a.toml"), "seeds", [0, 1.5], (0,))
+    >>> require_like("a.toml", "seeds", [0, 1.5], (0,))
     Traceback (most recent call last):
     corank.errors.CorankError: a.toml: seeds is a list, each a whole number, got 1.5.
     """
     if not isinstance(like, tuple):
         if not _is_like(value, like):
-            raise CorankError(f"{path}: {key} is a {_kind(like)}, got {value!r}.")
+            raise CorankError(f"{where}: {key} is a {_kind(like)}, got {value!r}.")
         return
     if not isinstance(value, list | tuple):
-        raise CorankError(f"{path}: {key} is a list, got {value!r}.")
+        raise CorankError(f"{where}: {key} is a list, got {value!r}.")
     for one in value:
         if like and not _is_like(one, like[0]):
-            raise CorankError(f"{path}: {key} is a list, each a {_kind(like[0])}, got {one!r}.")
+            raise CorankError(f"{where}: {key} is a list, each a {_kind(like[0])}, got {one!r}.")
 
 
 def _is_like(value: object, like: object) -> bool:

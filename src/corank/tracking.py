@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from corank.engines import without_telemetry
+from corank.errors import CorankError
 from corank.extras import import_extra
 from corank.force_stats import LayerStats
 
 _MLFLOW_BATCH = 1000  # more metrics in one call are refused
+_REFUSED = re.compile(r"[^\w\-. :/]", re.ASCII)
 
 
 class Tracker(Protocol):
@@ -54,7 +57,7 @@ class MlflowTracker:
         experiment: its name; made if there is none.
         uri: of the server or database, such as `sqlite:///mlflow.db`; by default what MLflow itself uses.
         run: the id of a run to go on with, such as that of `mlflow.active_run()`; by default a new one.
-    Raises: ExtraError, when MLflow is not installed.
+    Raises: ExtraError, when MLflow is not installed; CorankError, for an experiment that was deleted.
     """
 
     def __init__(self, experiment: str = "corank", *, uri: str | None = None, run: str | None = None) -> None:
@@ -62,24 +65,34 @@ class MlflowTracker:
             mlflow: Any = import_extra("mlflow", "track")
         self._metric: Any = mlflow.entities.Metric
         self._client: Any = mlflow.MlflowClient(tracking_uri=uri)
-        self._owns = run is None
-        if run is None:
-            found = self._client.get_experiment_by_name(experiment)
-            home = found.experiment_id if found else self._client.create_experiment(experiment)
-            run = self._client.create_run(home).info.run_id
-        self.run: str = run
+        self._given, self._begun = run, ""
+        found = self._client.get_experiment_by_name(experiment) if run is None else None
+        if found is not None and found.lifecycle_stage != "active":
+            raise CorankError(
+                f"MlflowTracker: the experiment {experiment!r} was deleted. Restore it, or name another."
+            )
+        self._home = found.experiment_id if found is not None else None
+        self._experiment = experiment
+
+    @property
+    def run(self) -> str:
+        """The id of the run; a new one is begun here, so that processes that log nothing make none."""
+        if self._given is None and not self._begun:
+            home = self._home or self._client.create_experiment(self._experiment)
+            self._begun = self._client.create_run(home).info.run_id
+        return self._given or self._begun
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Write the numbers of one step."""
+        """Write the numbers of one step; what MLflow refuses in a name becomes an underscore."""
         now = int(time.time() * 1000)
-        metrics = [self._metric(name, value, now, step) for name, value in values.items()]
+        metrics = [self._metric(_REFUSED.sub("_", name), value, now, step) for name, value in values.items()]
         for start in range(0, len(metrics), _MLFLOW_BATCH):
             self._client.log_batch(self.run, metrics=metrics[start : start + _MLFLOW_BATCH])
 
     def close(self) -> None:
         """End the run, if it was begun here."""
-        if self._owns:
-            self._client.set_terminated(self.run)
+        if self._begun:
+            self._client.set_terminated(self._begun)
 
 
 def flat(stats: Mapping[str, LayerStats]) -> dict[str, float]:

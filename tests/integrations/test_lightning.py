@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from corank.errors import CorankError
 from corank.regularizer import ForceRegularizer
 from tests.integrations.training import (
     ACCUMULATE,
@@ -27,6 +28,22 @@ from tests.integrations.training import (
 lightning = pytest.importorskip("lightning.pytorch", reason="needs the extra `lightning`")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning warns about workers, loggers and devices
+
+
+class Noted(lightning.loggers.Logger):
+    """Keep what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, dict[str, float]]] = []
+
+    name, version = "noted", 0
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.seen.append((step or 0, dict(metrics)))
 
 
 class Module(lightning.LightningModule):
@@ -50,8 +67,7 @@ def make_trainer(tmp_path: Path, callback: Any, **options: Any) -> Any:
         gradient_clip_val=CLIP,
         enable_progress_bar=False,
         enable_model_summary=False,
-        logger=False,
-        **{"max_epochs": 1, "enable_checkpointing": False, **options},
+        **{"max_epochs": 1, "enable_checkpointing": False, "logger": False, **options},
     )
 
 
@@ -64,12 +80,59 @@ def test_it_trains_as_the_plain_loop(tmp_path: Path) -> None:
 
     module = Module()
     force = ForceRegularizer(module, STRENGTH, types=("linear",))
-    trainer = make_trainer(tmp_path, ForceCallback(force, log_every=1))
+    noted = Noted()
+    trainer = make_trainer(tmp_path, ForceCallback(force, log_every=1), logger=noted)
     trainer.fit(module, loader())
     assert_trained_alike(module.net)
     assert hooks_of(trainer.optimizers[0]) == []
-    assert {"force/rank/net.0", "force/cosine/net.2"} <= set(trainer.logged_metrics)
-    assert force.state_dict()["steps"] == [len(make_data()) // ACCUMULATE]
+    steps = len(make_data()) // ACCUMULATE
+    mine = [(step, values) for step, values in noted.seen if "force/rank/net.0" in values]
+    assert [step for step, _ in mine] == list(range(1, steps + 1))  # once a step, however many batches it has
+    assert "force/cosine/net.2" in mine[-1][1]
+    assert force.state_dict()["steps"] == [steps]
+
+
+def test_the_loss_that_the_force_sees_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from corank.integrations.lightning import ForceCallback
+
+    module, own, seen = Module(), [], []
+    force = ForceRegularizer(module, STRENGTH, types=("linear",))
+    monkeypatch.setattr(force, "observe_loss", lambda loss: seen.append(float(loss)))
+    step = module.training_step
+
+    def noting(batch: Any, batch_idx: int) -> torch.Tensor:
+        own.append(step(batch, batch_idx))
+        return own[-1]
+
+    module.training_step = noting  # type: ignore[method-assign]
+    make_trainer(tmp_path, ForceCallback(force)).fit(module, loader())
+    assert seen == pytest.approx([float(one) for one in own])
+
+
+def test_a_second_fit_begins_the_schedule_again(tmp_path: Path) -> None:
+    from corank.integrations.lightning import ForceCallback
+
+    asked: list[int] = []
+
+    def schedule(step: int) -> float:
+        asked.append(step)
+        return 0.0
+
+    module = Module()
+    callback = ForceCallback(ForceRegularizer(module, schedule, types=("linear",)))
+    make_trainer(tmp_path, callback).fit(module, loader())
+    first = set(asked)
+    asked.clear()
+    make_trainer(tmp_path, callback).fit(module, loader())
+    assert set(asked) == first
+    assert 0 in first
+
+
+def test_log_every_is_a_number_of_steps() -> None:
+    from corank.integrations.lightning import ForceCallback
+
+    with pytest.raises(CorankError, match="log_every is a whole number from 1, got 0"):
+        ForceCallback(ForceRegularizer(Module(), STRENGTH, types=("linear",)), log_every=0)
 
 
 def test_its_state_is_in_the_checkpoint(tmp_path: Path) -> None:

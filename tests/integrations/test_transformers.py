@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from corank.errors import FileError
 from corank.regularizer import ForceRegularizer
 from tests.integrations.training import (
     ACCUMULATE,
@@ -89,6 +90,42 @@ def test_its_state_is_in_the_checkpoint(tmp_path: Path) -> None:
     make_trainer(tmp_path, resumed, schedule, epochs=2)[0].train(resume_from_checkpoint=str(checkpoint))
     for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_a_checkpoint_elsewhere_is_named_or_the_training_is_refused(tmp_path: Path) -> None:
+    from corank.integrations.transformers import ForceCallback
+
+    make_trainer(tmp_path / "a", Model(), STRENGTH)[0].train()
+    checkpoint = next((tmp_path / "a").glob("checkpoint-*"))
+
+    def go_on(folder: str, resume_from: Path | None) -> ForceRegularizer:
+        model = Model()
+        force = ForceRegularizer(model, STRENGTH, types=("linear",))
+        callback = ForceCallback(force, resume_from)
+        trainer, _ = make_trainer(tmp_path / folder, model, STRENGTH, 2, callback)
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        return force
+
+    with pytest.raises(FileError, match=r"Give the callback the checkpoint as resume_from="):
+        go_on("b", None)
+    steps = go_on("c", checkpoint).state_dict()["steps"]
+    assert steps == [2 * len(make_data()) // ACCUMULATE]
+
+
+def test_a_second_training_begins_the_schedule_again(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def schedule(step: int) -> float:
+        asked.append(step)
+        return 0.0
+
+    trainer, _ = make_trainer(tmp_path, Model(), schedule)
+    trainer.train()
+    first = set(asked)
+    asked.clear()
+    trainer.train()
+    assert set(asked) == first
+    assert 0 in first
 
 
 @pytest.mark.parametrize("sparse", [False, True])

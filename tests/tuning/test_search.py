@@ -215,3 +215,78 @@ def test_what_cannot_be_searched_is_said_before_any_work(problem, tmp_path, monk
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ExtraError, match=r"corank\[tune\]"):
         tune(problem, tmp_path, OPTIONS, SPACE, trials=1)
+
+
+def test_the_storage_of_another_search_is_refused(problem, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    first = tune(problem, tmp_path / "a", OPTIONS, SPACE, trials=1, storage=storage, progress=False)
+    other = make_problem("other", "net", own.net, task=own.seeded, keep=("6",))
+    with pytest.raises(FileError, match="storage: it holds another search: .*Give another database"):
+        tune(other, tmp_path / "b", OPTIONS, SPACE, trials=1, storage=storage, progress=False)
+    again = tune(problem, tmp_path / "a", OPTIONS, SPACE, trials=1, storage=storage, progress=False)
+    assert rows(again) == rows(first)
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["maximize", "minimize"]])
+def test_a_study_that_is_no_searchs_is_left_alone(problem, tmp_path, directions):
+    storage = f"sqlite:///{tmp_path / 'own.db'}"
+    study = optuna.create_study(study_name="corank", storage=storage, directions=directions)
+    study.enqueue_trial({"x": 1})
+    with pytest.raises(FileError, match="a study 'corank' that is no search's"):
+        tune(problem, tmp_path / "a", OPTIONS, SPACE, trials=1, storage=storage, progress=False)
+    assert len(study.trials) == 1
+
+
+def test_a_folder_keeps_to_its_study(problem, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'a.db'}"
+    out = tmp_path / "out"
+    tune(problem, out, OPTIONS, SPACE, trials=1, storage=storage, progress=False)
+    before = (out / "tune.json").read_text()
+    with pytest.raises(FileError, match="of a study in another database. Give the storage that it was begun"):
+        tune(problem, out, OPTIONS, SPACE, trials=2, progress=False)
+    assert (out / "tune.json").read_text() == before
+
+
+def test_every_workers_costs_are_from_one_table(problem, tmp_path):
+    pytest.importorskip("onnxruntime", reason="an optional engine")
+    pytest.importorskip("onnxscript", reason="ONNX files come with the extra `onnx`")
+    space = Space(kinds=("none",), cut=(0.5, 0.95), cost="latency", time_budget=2.0)
+    options = {"storage": f"sqlite:///{tmp_path / 'a.db'}", "progress": False}
+    tune(problem, tmp_path / "a", OPTIONS, space, trials=1, **options)
+    with pytest.raises(FileError, match=r"Copy work/table.json from there to .*b/work/table.json"):
+        tune(problem, tmp_path / "b", OPTIONS, space, trials=2, **options)
+    table = (tmp_path / "a/work/table.json").read_text()
+    (tmp_path / "b/work/table.json").write_text(table)
+    result = tune(problem, tmp_path / "b", OPTIONS, space, trials=2, **options)
+    assert len(result["trials"]) == 2
+
+
+def test_recipes_of_trials_that_left_the_front_are_gone(problem, tmp_path):
+    tune(problem, tmp_path, OPTIONS, SPACE, trials=1, progress=False)
+    (tmp_path / "recipes/77.toml").touch()
+    result = tune(problem, tmp_path, OPTIONS, SPACE, trials=2, progress=False)
+    assert {int(one.stem) for one in (tmp_path / "recipes").iterdir()} == set(result["front"])
+
+
+def test_a_damaged_search_is_one_clear_error(problem, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/search.json").write_text("{")
+    with pytest.raises(FileError, match=r"search.json: is damaged .*Choose another folder"):
+        tune(problem, tmp_path, OPTIONS, SPACE, trials=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("space", "trials", "message"),
+    [
+        (lambda: Space(layers=("*", "nope*")), 1, r"'nope\*' matches no"),
+        (lambda: Space(strength=0.3), 1, "space: strength is a list, got 0.3"),
+        (lambda: Space(cooldowns=("a",)), 1, "space: cooldowns is a list, each a number, got 'a'"),
+        (lambda: Space(toward=("yes",)), 1, "space: toward is a list, each a flag"),
+        (lambda: Space(layers="conv"), 1, "space: layers is a list, got 'conv'"),
+        (Space, 2.5, "trials: allowed is a whole number from 1, got 2.5"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_any_work(problem, tmp_path, space, trials, message):
+    with pytest.raises(CorankError, match=message):
+        tune(problem, tmp_path / "out", OPTIONS, space(), trials=trials, progress=False)
+    assert not (tmp_path / "out").exists()

@@ -45,6 +45,7 @@ def transformers_model(name: str) -> nn.Module:
     """
     transformers: Any = import_extra("transformers", "transformers")
     import torch
+    from torch import nn
 
     try:
         config = transformers.AutoConfig.from_pretrained(name)
@@ -55,20 +56,26 @@ def transformers_model(name: str) -> nn.Module:
         ) from error
     classes = config.architectures or ()
     kind = getattr(transformers, classes[0], None) if classes else None
-    if kind is None:
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise CorankError(
-            f"model: transformers:{name}: its config.json names no class of transformers in `architectures`, "
-            f"got {classes or 'nothing'!r}. Write a function that builds it: package.module:factory."
+            f"model: transformers:{name}: its config.json names no network of transformers in "
+            f"`architectures`, got {classes or 'nothing'!r}. Write a function that builds it: "
+            "package.module:factory."
         )
     folder = Path(name)
     bare = folder.is_dir() and not any(file.suffix in _WEIGHTS for file in folder.iterdir())
-    if bare or torch.get_default_device().type == "meta":
-        made = kind(config)
-    else:
-        try:
-            made = kind.from_pretrained(name, config=config, use_safetensors=True, dtype=torch.float32)
-        except Exception as error:
-            raise CorankError(f"model: transformers:{name} cannot be loaded ({_said(error)}).") from error
+    try:
+        if bare or torch.get_default_device().type == "meta":
+            made = kind(config)
+        else:
+            loads: Any = kind  # transformers itself tells of weights that are missing
+            made = loads.from_pretrained(name, config=config, use_safetensors=True, dtype=torch.float32)
+    except Exception as error:  # each architecture has its own kinds
+        raise CorankError(
+            f"model: transformers:{name} cannot be loaded ({_said(error)}). Give a folder with a whole "
+            "config.json and model.safetensors; pickled weights are not read: load them in transformers, and "
+            "write them by save_pretrained(safe_serialization=True)."
+        ) from error
     network: nn.Module = made.float().eval()
     return network
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from corank.errors import CorankError
 from corank.extras import import_extra
+from corank.integrations.parts import begin_again
 from corank.regularizer import ForceRegularizer
 from corank.sparsity import Sparsifier
 from corank.tracking import flat
@@ -19,9 +21,12 @@ class _Attached(Callback):  # type: ignore[misc]
 
     def __init__(self, part: ForceRegularizer | Sparsifier) -> None:
         self._part = part
+        self._fresh: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Attach."""
+        """Attach; where the Trainer begins again at step 0, so does the part."""
+        if trainer.global_step == 0:
+            self._fresh = begin_again(self._part, self._fresh)
         self._part.attach(*trainer.optimizers)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -46,14 +51,18 @@ class ForceCallback(_Attached):
 
     Args:
         force: made from the LightningModule.
-        log_every: steps between two loggings of its numbers to the Trainer's logger.
+        log_every: steps between two loggings of its numbers to the Trainer's loggers.
+    Raises: CorankError, for another log_every than a whole number from 1.
 
     Its state goes into the Trainer's checkpoints and comes back from them.
     """
 
     def __init__(self, force: ForceRegularizer, log_every: int = 100) -> None:
+        if log_every < 1:
+            raise CorankError(f"ForceCallback: log_every is a whole number from 1, got {log_every}.")
         super().__init__(force)
         self.force, self.log_every = force, log_every
+        self._logged = 0
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -61,9 +70,12 @@ class ForceCallback(_Attached):
         """Pass the loss on, and log."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
-            self.force.observe_loss(loss)
-        if trainer.global_step % self.log_every == 0:
-            pl_module.log_dict(flat(self.force.stats()))
+            self.force.observe_loss(loss * trainer.accumulate_grad_batches)  # Lightning has divided it
+        step = trainer.global_step
+        if step != self._logged and step % self.log_every == 0:  # several batches may share a step
+            self._logged = step
+            for one in trainer.loggers:
+                one.log_metrics(flat(self.force.stats()), step=step)
 
 
 class SparsifierCallback(_Attached):

@@ -15,7 +15,7 @@ from corank.pilot.options import TrialOptions
 from corank.tuning.space import Space, options_at, recipe
 
 SCHEMA = 1
-_HEAD = "# corank pilot --recipe this file, with --data, --model and --weights as in the search\n"
+_HEAD = "# corank pilot --recipe this file, with --data, --model, --weights and --keep as in the search\n"
 _ENOUGH = 4  # finished trials before a setting can be said to matter
 
 
@@ -48,6 +48,9 @@ def write_result(
         "front": front,
         "mattered": _mattered(study, optuna),
     }
+    for old in (out / "recipes").glob("*.toml"):  # of trials that have left the front
+        if old.stem not in map(str, front):
+            old.unlink()
     for number in front:
         found = options_at(study.trials[number].params, space, options)
         write_text(out / "recipes" / f"{number}.toml", _HEAD + recipe(found))

@@ -19,7 +19,7 @@ from corank.pilot.arm import Arm
 from corank.pilot.arm_files import drop_stages
 from corank.pilot.arms import UNFORCED, Trainer
 from corank.pilot.checks import check_problem
-from corank.pilot.folder import differences, held, is_free, is_same
+from corank.pilot.folder import held, is_free
 from corank.pilot.identity import identity_of
 from corank.pilot.options import TrialOptions
 from corank.pilot.problem import Problem
@@ -30,11 +30,9 @@ from corank.tuning.pruning import Course, is_hopeless
 from corank.tuning.record import write_result
 from corank.tuning.seeded import SeededDraws
 from corank.tuning.space import Space, defaults, draw, options_at
+from corank.tuning.studies import SEARCH, open_storage, open_study, require_own, require_table
 
 logger = logging.getLogger(__name__)
-
-STUDY = "corank"
-SEARCH = Path("work") / "search.json"
 
 
 class _HopelessError(Exception):
@@ -71,7 +69,7 @@ def tune(
         progress: show bars on a terminal, log lines elsewhere.
     Returns: what `tune.json` holds: all trials, the front, and which settings mattered.
     Raises: CorankError, before any work for what can be known then; ExtraError, without Optuna; FileError,
-        for a folder that holds another search.
+        for a folder that holds another search, or a storage that does.
 
     >>> import tempfile, torch
     >>> from torch import nn
@@ -91,23 +89,30 @@ def tune(
     """
     options, space = options or TrialOptions(), space or Space()
     optuna = import_extra("optuna", "tune")
-    if trials < 1:
+    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise CorankError(f"trials: allowed is a whole number from 1, got {trials}.")
     if problem.make_start is not None:
         options = replace(options, shared=0)
     first = defaults(space, options)
-    for point in first:
+    forced = [
+        point | {"layers": layers} for point in first if "layers" in point for layers in space.layers[1:]
+    ]
+    for point in [*first, *forced]:
         # nothing is timed here but the table, so the engines of the pilot need not be there
         check_problem(problem, replace(options_at(point, space, options), backends=("torch",)))
     identity = identity_of(problem, {"options": options.to_dict(), "space": space.to_dict()})
-    _require_own(out, identity)
+    require_own(out, identity)
     with _quiet(optuna):
-        database = None if storage is None else _open_storage(optuna, storage)
+        database = None if storage is None else open_storage(optuna, storage)
         if not (out / SEARCH).exists():
             write_text(out / SEARCH, json.dumps(identity, indent=1))
         with held(out / "work" / "opening"):  # workers that start together time and enqueue once
+            study = open_study(optuna, database or f"sqlite:///{(out / 'tune.db').resolve()}", out, identity)
+            for point in first:
+                study.enqueue_trial(point, skip_if_exists=True)
             table = _measure_table(problem, out, options, space, progress)
-            study = _open_study(optuna, database or f"sqlite:///{(out / 'tune.db').resolve()}", first)
+            if table is not None:
+                require_table(study, out, table)
         sign = _sign(problem, options)
         search = _Search(problem, out, options, space, table, optuna, study, storage is None, sign, progress)
         search.run(trials)
@@ -128,26 +133,6 @@ def _measure_table(
         threads=options.threads,
         progress=progress,
     )
-
-
-def _open_storage(optuna: ModuleType, storage: str) -> Any:
-    try:
-        return optuna.storages.get_storage(storage)
-    except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the server
-        told = (str(error).strip().splitlines() or ["no message"])[0]
-        raise CorankError(
-            f"storage: it cannot be opened ({type(error).__name__}: {told}). Give a URL that Optuna takes, "
-            "such as sqlite:///tune.db or postgresql://user@host/name, and see that the database is there."
-        ) from error
-
-
-def _open_study(optuna: ModuleType, storage: Any, first: list[dict[str, Any]]) -> Any:
-    study = optuna.create_study(
-        study_name=STUDY, storage=storage, directions=["maximize", "minimize"], load_if_exists=True
-    )
-    for point in first:
-        study.enqueue_trial(point, skip_if_exists=True)
-    return study
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,22 +257,6 @@ class _Search:
 def _note(trial: Any, course: Course) -> None:
     trial.set_user_attr("scores", list(course.scores))
     trial.set_user_attr("cost", course.cost)
-
-
-def _require_own(out: Path, identity: dict[str, Any]) -> None:
-    path = out / SEARCH
-    if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if not is_same(there, identity):
-            raise FileError(
-                f"{out}: holds another search: {differences(there, identity)}. Choose another folder, or "
-                "delete this one."
-            )
-        return
-    if (out / "work" / "trial.json").exists() or (out / "pilot.json").exists():
-        raise FileError(f"{out}: holds a trial of `corank pilot`. Choose another folder for the search.")
-    if (out / "tune.db").exists():
-        raise FileError(f"{out}: holds a tune.db without work/search.json. Choose another folder.")
 
 
 def _sign(problem: Problem, options: TrialOptions) -> float:

@@ -63,6 +63,8 @@ class Space:
     time_budget: float = 120.0
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            require_like("space", one.name, getattr(self, one.name), one.default)
         for name in ("kinds", "cooldowns", "toward", "layers"):
             if not getattr(self, name):
                 raise CorankError(f"space: {name} needs at least one choice.")
