@@ -83,6 +83,7 @@ class Bench:
             )
             return [[*key, value] for key, value in found.items()]
 
+        # of each layer and method, so the same for the table of another precision
         path = self.cache / f"sensitivity{self.depth}.json"
         found = kept(path, f"sensitivities of ResNet-{self.depth}", rows)
         return stats, {(layer, method): value for layer, method, value in found}

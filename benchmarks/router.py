@@ -23,7 +23,6 @@ from corank.rollout.splits import falls_under
 GOAL = 0.05
 CONNECTIONS = (1, 8, 64)
 BATCH = 25  # requests before the other server's turn
-ROUNDS = {"router": 60, "shadow": 60}
 
 
 def overhead(folder: Path, rounds: int, blocks: int, app: str) -> dict[str, object]:
@@ -89,13 +88,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small, and nothing is stored")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    requests, total, kills = (60, 400, 3) if options.quick else (2000, 50_000, 10)
+    rounds, requests, total, kills = (4, 60, 400, 3) if options.quick else (60, 2000, 50_000, 10)
     blocks = blocks_for(options.ms)
     data: dict[str, object] = {"blocks": blocks, "throughput": {}}
     with tempfile.TemporaryDirectory() as name:
-        for app, rounds in ROUNDS.items():
+        for app in ("router", "shadow"):
             say(f"overhead: {app}")
-            data[app] = overhead(Path(name), 4 if options.quick else rounds, blocks, app)
+            data[app] = overhead(Path(name), rounds, blocks, app)
         for model in ("fast", "slow"):
             for app in ("plain", "router"):
                 folder = Path(name) / model  # a store of its own: another model would count as drift

@@ -77,8 +77,8 @@ def test_the_page_says_which_combination_is_fastest_against_each_alone():
     ]
     text = page({"56": {"rows": rows, "lasso": lasso, "epochs": 1, "images": 10, "batch": 8}})
     assert (
-        "In onnxruntime the fastest is low rank + int8: 1.50× low rank alone, 1.80× unstructured alone, 1.20× int8 "
-        in text
+        "In onnxruntime the fastest is low rank + int8: 1.50× low rank alone, "
+        "1.80× unstructured alone, 1.20× int8 " in text
     )
     assert "In torch the fastest is low rank: 1.20× unstructured alone." in text
     assert "not run: cannot" in text

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from corank.force_state import load_force, save_force
-from corank.integrations.file_names import FORCE_FILE, MASKS_FILE
+from corank.integrations.parts import Part, read_part, write_part
 from corank.regularizer import ForceRegularizer
 from corank.sparsity import Sparsifier
-from corank.state_files import read_state, write_state
 from corank.tracking import flat
 
 
@@ -26,16 +24,8 @@ def forced(force: ForceRegularizer, accelerator: Any, *optimizers: Any) -> Itera
         accelerator: the Accelerator.
         optimizers: those that `accelerator.prepare` gave.
     """
-    with _in_checkpoints(
-        accelerator,
-        lambda folder: save_force(force, folder / FORCE_FILE),
-        lambda folder: load_force(force, folder / FORCE_FILE),
-    ):
-        try:
-            force.attach(*optimizers)
-            yield force
-        finally:
-            force.detach()
+    with _attached(force, accelerator, optimizers):
+        yield force
 
 
 @contextmanager
@@ -44,16 +34,8 @@ def sparsified(sparsifier: Sparsifier, accelerator: Any, *optimizers: Any) -> It
 
     Args: as those of `forced`; open it inside of a block of `forced`.
     """
-    with _in_checkpoints(
-        accelerator,
-        lambda folder: write_state(folder / MASKS_FILE, sparsifier.state_dict()),
-        lambda folder: sparsifier.load_state_dict(read_state(folder / MASKS_FILE)),
-    ):
-        try:
-            sparsifier.attach(*optimizers)
-            yield sparsifier
-        finally:
-            sparsifier.detach()
+    with _attached(sparsifier, accelerator, optimizers):
+        yield sparsifier
 
 
 def log_force(force: ForceRegularizer, accelerator: Any, step: int) -> None:
@@ -62,19 +44,19 @@ def log_force(force: ForceRegularizer, accelerator: Any, step: int) -> None:
 
 
 @contextmanager
-def _in_checkpoints(
-    accelerator: Any, write: Callable[[Path], object], read: Callable[[Path], object]
-) -> Iterator[None]:
+def _attached(part: Part, accelerator: Any, optimizers: Sequence[Any]) -> Iterator[None]:
     def save(models: Any, weights: Any, directory: str) -> None:
         if accelerator.is_main_process:
-            write(Path(directory))
+            write_part(part, Path(directory))
 
     def load(models: Any, directory: str) -> None:
-        read(Path(directory))
+        read_part(part, Path(directory))
 
     hooks = accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)
     try:
+        part.attach(*optimizers)
         yield
     finally:
+        part.detach()
         for hook in hooks:
             hook.remove()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from corank.errors import CorankError
 from corank.extras import import_extra
-from corank.integrations.parts import begin_again
+from corank.integrations.parts import Part, begin_again
 from corank.regularizer import ForceRegularizer
 from corank.sparsity import Sparsifier
 from corank.tracking import flat
@@ -19,7 +19,7 @@ Callback: Any = import_extra("lightning.pytorch", "lightning").Callback
 class _Attached(Callback):  # type: ignore[misc]
     """Attach a force or a sparsifier while the Trainer fits, and keep its state in the checkpoints."""
 
-    def __init__(self, part: ForceRegularizer | Sparsifier) -> None:
+    def __init__(self, part: Part) -> None:
         self._part = part
         self._fresh: dict[str, Any] | None = None
 

@@ -7,18 +7,56 @@ from typing import Any
 
 from corank.errors import FileError
 from corank.extras import import_extra
-from corank.force_state import load_force, save_force
-from corank.integrations.file_names import FORCE_FILE, MASKS_FILE
-from corank.integrations.parts import begin_again
+from corank.integrations.parts import Part, begin_again, part_file, read_part, write_part
 from corank.regularizer import ForceRegularizer
 from corank.sparsity import Sparsifier
-from corank.state_files import read_state, write_state
 from corank.tracking import flat
 
 TrainerCallback: Any = import_extra("transformers", "transformers").TrainerCallback
 
 
-class ForceCallback(TrainerCallback):  # type: ignore[misc]
+class _Attached(TrainerCallback):  # type: ignore[misc]
+    """Attach a force or a sparsifier while the Trainer trains, and keep its state in the checkpoints."""
+
+    def __init__(self, part: Part, resume_from: str | Path | None) -> None:
+        self._part, self.resume_from = part, resume_from
+        self._fresh: dict[str, Any] | None = None
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        """Take up the state of the checkpoint that training resumes from, or begin again, and attach.
+
+        Raises: FileError, when the checkpoint holds no such state.
+        """
+        self._part.detach()  # where an exception ended the training before
+        if state.global_step > 0:
+            read_part(self._part, self._resumed(args, state))
+        else:
+            self._fresh = begin_again(self._part, self._fresh)
+        self._part.attach(optimizer)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the state into the checkpoint."""
+        if state.is_world_process_zero:
+            write_part(self._part, _checkpoint(args, state))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Detach."""
+        self._part.detach()
+
+    def _resumed(self, args: Any, state: Any) -> Path:
+        folder = _checkpoint(args, state) if self.resume_from is None else Path(self.resume_from)
+        path = part_file(self._part, folder)
+        if not path.exists():
+            raise FileError(
+                f"{path}: there is no such file, and the training goes on at step {state.global_step}. Give "
+                "the callback the checkpoint as resume_from=, one that was saved with it."
+            )
+        return folder
+
+
+class ForceCallback(_Attached):
     """Attach a force to the Trainer's optimizer while it trains; it acts after clipping, at any accumulation.
 
     Its numbers join the Trainer's log history, its state the Trainer's checkpoints.
@@ -33,22 +71,8 @@ class ForceCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, force: ForceRegularizer, resume_from: str | Path | None = None) -> None:
-        self.force, self.resume_from = force, resume_from
-        self._fresh: dict[str, Any] | None = None
-
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
-    ) -> None:
-        """Take up the state of the checkpoint that training resumes from, or begin again, and attach.
-
-        Raises: FileError, when the checkpoint holds no force.
-        """
-        self.force.detach()  # where an exception ended the training before
-        if state.global_step > 0:
-            load_force(self.force, _resumed(args, state, self.resume_from, FORCE_FILE))
-        else:
-            self._fresh = begin_again(self.force, self._fresh)
-        self.force.attach(optimizer)
+        super().__init__(force, resume_from)
+        self.force = force
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Pass the loss on, and add the numbers of the force to the log."""
@@ -57,17 +81,8 @@ class ForceCallback(TrainerCallback):  # type: ignore[misc]
             logs.update(flat(self.force.stats()))
             state.log_history[-1].update(logs)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the state of the force into the checkpoint."""
-        if state.is_world_process_zero:
-            save_force(self.force, _checkpoint(args, state) / FORCE_FILE)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Detach."""
-        self.force.detach()
-
-
-class SparsifierCallback(TrainerCallback):  # type: ignore[misc]
+class SparsifierCallback(_Attached):
     """Attach a sparsifier to the Trainer's optimizer while it trains; its masks go into the checkpoints.
 
     Args:
@@ -76,42 +91,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, sparsifier: Sparsifier, resume_from: str | Path | None = None) -> None:
-        self.sparsifier, self.resume_from = sparsifier, resume_from
-        self._fresh: dict[str, Any] | None = None
-
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any
-    ) -> None:
-        """Take up the masks of the checkpoint that training resumes from, or begin again, and attach.
-
-        Raises: FileError, when the checkpoint holds no masks.
-        """
-        self.sparsifier.detach()  # as above
-        if state.global_step > 0:
-            path = _resumed(args, state, self.resume_from, MASKS_FILE)
-            self.sparsifier.load_state_dict(read_state(path))
-        else:
-            self._fresh = begin_again(self.sparsifier, self._fresh)
-        self.sparsifier.attach(optimizer)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the step and the masks into the checkpoint."""
-        if state.is_world_process_zero:
-            write_state(_checkpoint(args, state) / MASKS_FILE, self.sparsifier.state_dict())
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Detach."""
-        self.sparsifier.detach()
-
-
-def _resumed(args: Any, state: Any, given: str | Path | None, name: str) -> Path:
-    path = (Path(given) if given is not None else _checkpoint(args, state)) / name
-    if not path.exists():
-        raise FileError(
-            f"{path}: there is no such file, and the training goes on at step {state.global_step}. Give the "
-            "callback the checkpoint as resume_from=, one that was saved with it."
-        )
-    return path
+        super().__init__(sparsifier, resume_from)
+        self.sparsifier = sparsifier
 
 
 def _checkpoint(args: Any, state: Any) -> Path:

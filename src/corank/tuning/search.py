@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,7 @@ from corank.tuning.pruning import Course, is_hopeless
 from corank.tuning.record import write_result
 from corank.tuning.seeded import SeededDraws
 from corank.tuning.space import Space, defaults, draw, options_at
-from corank.tuning.studies import SEARCH, open_storage, open_study, require_own, require_table
+from corank.tuning.studies import SEARCH, one_table, open_storage, open_study, require_own
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +111,10 @@ def tune(
             study = open_study(optuna, database or f"sqlite:///{(out / 'tune.db').resolve()}", out, identity)
             for point in first:
                 study.enqueue_trial(point, skip_if_exists=True)
-            table = _measure_table(problem, out, options, space, progress)
-            if table is not None:
-                require_table(study, out, table)
+            table = None
+            if space.timed:
+                measure = partial(_measure_table, problem, out, options, space, progress)
+                table = one_table(study, out, measure)
         sign = _sign(problem, options)
         search = _Search(problem, out, options, space, table, optuna, study, storage is None, sign, progress)
         search.run(trials)
@@ -121,9 +123,7 @@ def tune(
 
 def _measure_table(
     problem: Problem, out: Path, options: TrialOptions, space: Space, progress: bool
-) -> LatencyTable | None:
-    if not space.timed:
-        return None
+) -> LatencyTable:
     return measure_times(
         problem,
         options.seeds[0],

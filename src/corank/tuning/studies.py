@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ from corank.errors import CorankError, FileError
 from corank.files import write_text
 from corank.latency import LatencyTable
 from corank.pilot.folder import differences, is_same
+from corank.weights import file_digest
 
 NAME = "corank"
 SEARCH = Path("work") / "search.json"
@@ -68,17 +68,21 @@ def open_study(optuna: ModuleType, storage: Any, out: Path, identity: Mapping[st
     return study
 
 
-def require_table(study: Any, out: Path, table: LatencyTable) -> None:
-    """Raise FileError when a worker's costs would not be from the table that the search began with."""
-    text = table.to_json()
-    there = study.user_attrs.get("times")
-    if there is None:
-        study.set_user_attr("times", {"digest": _digest(text), "folder": str(out.resolve())})
-    elif there["digest"] != _digest(text):
+def one_table(study: Any, out: Path, measure: Callable[[], LatencyTable]) -> LatencyTable:
+    """Measure the latency table that the search begins with, or read it where it was measured before.
+
+    Raises: FileError, before anything is timed, when this folder has another table than the search, or none.
+    """
+    path, there = out / "work" / "table.json", study.user_attrs.get("times")
+    if there is not None and not (path.exists() and file_digest(path) == there["digest"]):
         raise FileError(
             f"{out}: its latency table is not the one that the search began with, in {there['folder']}. Copy "
-            f"work/table.json from there to {out / 'work' / 'table.json'}, and start again."
+            f"work/table.json from there to {path}, and start again."
         )
+    table = measure()
+    if there is None:
+        study.set_user_attr("times", {"digest": file_digest(path), "folder": str(out.resolve())})
+    return table
 
 
 def _require_trials(path: Path, study: str) -> None:
@@ -90,10 +94,6 @@ def _require_trials(path: Path, study: str) -> None:
             f"{path.parent.parent}: its trials are of a study in another database. Give the storage that it "
             "was begun with, or choose another folder."
         )
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def open_storage(optuna: ModuleType, storage: str) -> Any:
