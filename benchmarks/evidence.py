@@ -7,18 +7,21 @@ pilot's VGG on digits, the reduced form that takes minutes (`make reproduce-fast
 
     python -m benchmarks.evidence screen     # all arms, two trials each, one seed, one cut, 2 + 3 epochs
     python -m benchmarks.evidence full       # the best four, no force, repel: 3 seeds, 3 cuts, 5 + 5 epochs
-    python -m benchmarks.evidence final      # read final, once, and write the pages
+    python -m benchmarks.evidence final      # read final of what is trained, once, and write the page
 
-What is done is kept in runs/evidence, and an epoch is the most that a kill loses. `--arms` takes some of the
-arms, so that processes of one thread may share them out (OMP_NUM_THREADS=1). `--axis` changes the training
-images: few, imbalanced or noisy; the trained ResNets have seen all of them as they are. torchao's PAT wants
-torchao (0.18.0) beside torch; without it the arm is left out, and the page says so.
+Networks are kept in runs/evidence, and an epoch is the most that a kill loses. `--arms` and `--seeds` take
+some of the trainings, so that processes of one thread may share them out (OMP_NUM_THREADS=1). The rows of the
+ResNets, which take 13 core-hours, are kept in docs/results: another machine goes on with the rest, once
+`final` has read the networks trained here. `--axis` changes the training images: few, imbalanced or noisy;
+the trained ResNets have seen all of them as they are. torchao's PAT wants torchao (0.18.0) beside torch;
+without it the arm is left out, and the page says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -36,7 +39,7 @@ from benchmarks.evidence_networks import NETWORKS
 from benchmarks.evidence_page import write_page
 from benchmarks.evidence_plots import DENSE
 from benchmarks.real_network import RUNS
-from benchmarks.record import describe_run, kept
+from benchmarks.record import RESULTS, describe_run, kept
 from benchmarks.recoveries import CALIBRATION, cut, plan_from
 from corank.cost import model_cost
 from corank.data.tasks import Task
@@ -79,6 +82,9 @@ class Trial:
         return f"{arm}-{self.learning_rate:g}-{self.strength:g}-{self.seed}"
 
 
+Job = tuple[Trial, float]  # and the cut: a share of dense's multiply-accumulates
+
+
 class Runner:
     """Run trials of one network at one stage; what is done is read instead."""
 
@@ -89,6 +95,8 @@ class Runner:
         self.cuts = self.network.cuts[stage]
         self.home = out / page_name(network, axis)
         self.folder = self.home / stage
+        shared = self.network.shared and files is None
+        self.rows = (RESULTS / f"evidence_{self.home.name}" if shared else self.home) / stage
 
     @cached_property
     def problem(self) -> Problem:
@@ -99,13 +107,50 @@ class Runner:
         """Return the trained network."""
         return self.network.start(self.problem, self.home)
 
-    def run(self, trial: Trial, cuts: tuple[float, ...]) -> list[dict[str, Any]]:
-        """Return a row for each cut."""
+    def jobs(self, trials: Iterable[Trial]) -> list[Job]:
+        """List every cut of some trials."""
+        return [(trial, ratio) for trial in trials for ratio in self._cuts(trial.arm)]
+
+    def _cuts(self, arm: str) -> tuple[float, ...]:
+        if arm in UNCUT:
+            return (DENSE,)
+        return (DENSE, *self.cuts) if arm == "no force" else self.cuts
+
+    def run(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:
+        """Return a row for each job."""
+        return [
+            kept(self._row(trial, ratio), f"{trial.name}, {ratio:g}", partial(self._run, trial, ratio))
+            for trial, ratio in jobs
+        ]
+
+    def done(self, jobs: Iterable[Job]) -> list[Job]:
+        """List the jobs whose rows are there."""
+        return [job for job in jobs if self._row(*job).exists()]
+
+    def read_final(self, jobs: list[Job]) -> list[dict[str, Any]]:
+        """Return the rows of jobs that are done, with which final samples each network gets right.
+
+        Final is read once; a row whose network is on another machine, and was not read there, stays as it is.
+        """
         rows = []
-        for ratio in cuts:
-            path = self.folder / trial.name / f"{ratio:g}.json"
-            rows.append(kept(path, f"{trial.name}, {ratio:g}", partial(self._run, trial, ratio)))
+        for (trial, ratio), row in zip(jobs, self.run(jobs), strict=True):
+            path, network = self._row(trial, ratio, "-final"), self._network(trial, ratio)
+            if path.exists() or network.exists():
+                text = f"{trial.name}, {ratio:g}, on final"
+                row["final"] = kept(path, text, partial(self._read, network))
+            rows.append(row)
         return rows
+
+    def _row(self, trial: Trial, ratio: float, suffix: str = "") -> Path:
+        return self.rows / trial.name / f"{ratio:g}{suffix}.json"
+
+    def _network(self, trial: Trial, ratio: float) -> Path:
+        return self.folder / trial.name / f"{ratio:g}.safetensors"
+
+    def _read(self, path: Path) -> str:
+        network = corank.load(path, self.network.make)
+        hits = measure(network, self.problem.make_task(0), "final")["accuracy"].per_sample
+        return "".join("1" if one else "0" for one in hits)
 
     def _run(self, trial: Trial, ratio: float) -> dict[str, Any]:
         task, model, before = self._before(trial)
@@ -115,20 +160,20 @@ class Runner:
             with undisturbed(task.train):
                 small = cut(model, FACTORS, ratio, task, samples)
         course = [dev_score(small, task)]
-        name = self.folder / trial.name / f"{ratio:g}"
+        recovery = self.folder / trial.name / f"{ratio:g}-recovery.safetensors"
         self._train(
             small,
             task,
             self.stage.after,
             default_optimizer(small, LEARNING_RATE_AFTER),
-            name.with_name(f"{ratio:g}-recovery.safetensors"),
+            recovery,
             trial.seed,
             course,
         )
-        corank.save(small.eval(), name.with_name(f"{ratio:g}.safetensors"), reference=self.network.make)
-        name.with_name(f"{ratio:g}-recovery.safetensors").unlink()
+        corank.save(small.eval(), self._network(trial, ratio), reference=self.network.make)
+        recovery.unlink()
         macs = model_cost(small, task.example).macs / model_cost(model, task.example).macs
-        return {**before, "cut": ratio, "macs": macs, "after": course}
+        return {**before, "cut": ratio, "macs": macs, "after": course, "run": describe_run(trial.seed)}
 
     def _before(self, trial: Trial) -> tuple[Task, nn.Module, dict[str, Any]]:
         """Train up to the cut; a second cut finds that finished."""
@@ -217,20 +262,17 @@ def page_name(network: str, axis: str | None) -> str:
     return network if axis is None else f"{network}_{axis}"
 
 
-def able_arms() -> list[str]:
-    """List the arms that can run here."""
-    able = importlib.util.find_spec("torchao") is not None
-    return [name for name, arm in ARMS.items() if able or arm.optimizer is None]
+def able_arms(runner: Runner) -> list[str]:
+    """List the arms that can run here or were run elsewhere."""
+    if importlib.util.find_spec("torchao") is not None:
+        return list(ARMS)
+    elsewhere = {trial.arm for trial, _ in runner.done(runner.jobs(screened(ARMS)))}
+    return [name for name, arm in ARMS.items() if arm.optimizer is None or name in elsewhere]
 
 
-def screen(runner: Runner, arms: list[str]) -> list[dict[str, Any]]:
-    """Run both trials of each arm."""
-    rows = []
-    for arm in arms:
-        for learning_rate, strength in ARMS[arm].trials:
-            trial = Trial(arm, learning_rate, strength, runner.stage.seeds[0])
-            rows += runner.run(trial, _cuts(runner, arm))
-    return rows
+def screened(arms: Iterable[str]) -> list[Trial]:
+    """List both trials of each arm."""
+    return [Trial(arm, *terms, STAGES["screen"].seeds[0]) for arm in arms for terms in ARMS[arm].trials]
 
 
 def best_trials(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -242,33 +284,16 @@ def best_trials(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return best
 
 
-def full(runner: Runner, chosen: dict[str, dict[str, Any]], arms: list[str] | None) -> list[dict[str, Any]]:
-    """Run the chosen trials with every seed and cut."""
-    rows = []
-    for arm, row in chosen.items():
-        if arms is not None and arm not in arms:
-            continue
-        for seed in runner.stage.seeds:
-            trial = Trial(arm, row["learning_rate"], row["strength"], seed)
-            rows += runner.run(trial, _cuts(runner, arm))
-    return rows
-
-
-def _cuts(runner: Runner, arm: str) -> tuple[float, ...]:
-    if arm in UNCUT:
-        return (DENSE,)
-    return (DENSE, *runner.cuts) if arm == "no force" else runner.cuts
-
-
-def read_final(runner: Runner, rows: list[dict[str, Any]]) -> None:
-    """Add to each row which final samples its network gets right."""
-    task = runner.problem.make_task(0)
-    for row in rows:
-        trial = Trial(row["arm"], row["learning_rate"], row["strength"], row["seed"])
-        path = runner.folder / trial.name / f"{row['cut']:g}.safetensors"
-        network = corank.load(path, runner.network.make)
-        hits = measure(network, task, "final")["accuracy"].per_sample
-        row["final"] = "".join("1" if one else "0" for one in hits)
+def chosen_trials(rows: list[dict[str, Any]]) -> list[Trial]:
+    """List the trials of the best four arms, no force and the uncut ones, with every seed, seed by seed."""
+    best = best_trials(rows)
+    names = [name for name in best if name != "no force" and name not in UNCUT][:BEST]
+    names += [name for name in UNCUT if name in best]
+    return [
+        Trial(arm, best[arm]["learning_rate"], best[arm]["strength"], seed)
+        for seed in STAGES["full"].seeds
+        for arm in ("no force", *names)
+    ]
 
 
 def main() -> None:
@@ -279,24 +304,30 @@ def main() -> None:
     parser.add_argument("--axis", choices=tuple(AXES), help="how the training images are changed")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), help="only these")
     parser.add_argument("--files", type=int, help="only so many thousand images of each split, to try it")
+    parser.add_argument("--seeds", nargs="+", type=int, help="only these")
     given = parser.parse_args()
     out = RUNS / "evidence" / ("all" if given.files is None else str(given.files))
     runner = partial(Runner, given.network, out=out, files=given.files, axis=given.axis)
-    rows = screen(runner("screen"), given.arms or able_arms())
+    first, last = runner("screen"), runner("full")
+
+    def asked(jobs: list[Job]) -> list[Job]:
+        arms, seeds = given.arms or ARMS, given.seeds or STAGES["full"].seeds
+        return [(trial, ratio) for trial, ratio in jobs if trial.arm in arms and trial.seed in seeds]
+
+    screen = first.jobs(screened(able_arms(first)))
     if given.stage == "screen":
+        first.run(asked(screen))
         return
-    chosen = best_trials(rows)
-    names = [name for name in chosen if name != "no force" and name not in UNCUT][:BEST]
-    names += [name for name in UNCUT if name in chosen]
-    chosen = {name: chosen[name] for name in ("no force", *names)}
-    last = runner("full")
-    found = full(last, chosen, given.arms)
-    if given.stage == "final":
-        read_final(last, found)
-        run = describe_run(0, f"trained in {last.network.precision}, judged in float32")
-        problem = last.problem
-        name = page_name(given.network, given.axis)
-        write_page(name, problem, rows, found, run, keep=given.files is None)
+    rows = first.run(screen)
+    full = last.jobs(chosen_trials(rows))
+    if given.stage == "full":
+        last.run(asked(full))
+        return
+    done = last.done(full)
+    run = describe_run(0, f"trained in {last.network.precision}, judged in float32")
+    name = page_name(given.network, given.axis)
+    found = last.read_final(done)
+    write_page(name, last.problem, rows, found, run, left=len(full) - len(done), keep=given.files is None)
 
 
 if __name__ == "__main__":

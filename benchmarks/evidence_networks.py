@@ -23,7 +23,8 @@ from corank.replay import set_seed
 class Network:
     """A network with its data and trained weights.
 
-    `dose` is how many times stronger a force must be here than on CIFAR-10, where an epoch has 391 steps.
+    `dose` is how many times stronger a force must be here than on CIFAR-10, where an epoch has 391 steps;
+    `shared` that the whole takes hours: what was trained is kept with the results, for others to go on.
     """
 
     make: Callable[[], nn.Module]
@@ -32,6 +33,7 @@ class Network:
     cuts: dict[str, tuple[float, ...]]
     precision: Precision
     dose: float
+    shared: bool = False
 
 
 def _trained(depth: int) -> Network:
@@ -42,6 +44,7 @@ def _trained(depth: int) -> Network:
         {"screen": (0.5,), "full": (0.7, 0.5, 0.35)},
         "bfloat16",
         1.0,
+        shared=True,
     )
 
 

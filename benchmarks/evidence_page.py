@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 
 from benchmarks.evidence_arms import ARMS
 from benchmarks.evidence_plots import DENSE, draw_ranks, draw_recovery, grouped
@@ -65,13 +66,14 @@ def course_table(rows: list[dict[str, Any]]) -> str:
 
 def final_table(rows: list[dict[str, Any]]) -> str:
     """Compare each arm on final with dense, and with no force at the same cut, sample by sample."""
-    groups = grouped(rows)
+    groups = grouped([row for row in rows if "final" in row])
     lines = []
     for (arm, ratio), some in groups.items():
         if (arm, ratio) == ("no force", DENSE):
             continue
-        dense = paired(some, groups["no force", DENSE])
-        plain = "" if arm == "no force" or ratio == DENSE else paired(some, groups["no force", ratio])
+        dense = paired(some, groups.get(("no force", DENSE), []))
+        alike = arm == "no force" or ratio == DENSE
+        plain = "" if alike else paired(some, groups.get(("no force", ratio), []))
         accuracy = fmean(_hits(row["final"]).float().mean().item() for row in some)
         lines.append([arm, f"{ratio:g}", len(some), f"{100 * accuracy:.2f}", dense, plain])
     return table(["arm", "MACs", "seeds", "final", "against dense (95%)", "against no force (95%)"], lines)
@@ -104,6 +106,25 @@ def rank_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def rank_use(rows: list[dict[str, Any]]) -> str:
+    """Say by Spearman's ρ whether the trials of a lower rank end higher, right after the cut and recovered.
+
+    A ρ of -1 says that the lower the rank, the better; 0 that the rank says nothing. p is that of chance.
+    Source: `scipy.stats.spearmanr`.
+    """
+    cut = [row for row in rows if row["cut"] < DENSE]
+    ranks = [row["rank_ratio"] for row in cut]
+    said = []
+    for when, place in (("right after the cut", 0), ("recovered", -1)):
+        ends = [row["after"][place] for row in cut]
+        if min(ranks) == max(ranks) or min(ends) == max(ends):
+            said.append(f"{when} all are alike")
+            continue
+        found = spearmanr(ranks, ends)
+        said.append(f"{when} ρ = {found.statistic:+.2f} (p = {found.pvalue:.2g})")
+    return f"Spearman's over {len(cut)} trials: {', '.join(said)}; -1 would be: the lower, the better."
+
+
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row of each training, whose cuts share what is before them."""
     return list({(row["arm"], row["learning_rate"], row["strength"]): row for row in rows}.values())
@@ -111,6 +132,8 @@ def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def paired(some: list[dict[str, Any]], others: list[dict[str, Any]], key: str = "final") -> str:
     """Write the difference of two arms, on the same samples and seeds, in points with its 95% interval.
+
+    Seeds that one of them lacks are left out; nothing is written where that are all.
 
     Args:
         some, others: rows of the two arms, whose `key` says of each sample whether it was right, 1 or 0.
@@ -120,7 +143,9 @@ def paired(some: list[dict[str, Any]], others: list[dict[str, Any]], key: str = 
     '+25.00'
     """
     by_seed = {row["seed"]: row for row in others}
-    pairs = [(_hits(row[key]), _hits(by_seed[row["seed"]][key])) for row in some]
+    pairs = [(_hits(row[key]), _hits(by_seed[row["seed"]][key])) for row in some if row["seed"] in by_seed]
+    if not pairs:
+        return ""
     mine, theirs = (torch.cat(side) for side in zip(*pairs, strict=True))
     low, high = difference_interval(mine, theirs)
     gap = (mine.float() - theirs.float()).mean().item()
@@ -139,17 +164,34 @@ def write_page(
     full: list[dict[str, Any]],
     run: Mapping[str, Any],
     *,
+    left: int,
     keep: bool,
 ) -> None:
-    """Print the page, and store it with its plot and figures unless it was only tried."""
+    """Print the page, and store it with its plots and figures unless it was only tried.
+
+    Args:
+        screen, full: the rows of both stages; of the second as many as there are.
+        left: networks of the second stage that are not trained yet.
+    """
     ran = {row["arm"] for row in screen}
     absent = ", ".join(arm for arm in ARMS if arm not in ran)
     body = (
         f"{problem.model}; {problem.data}. All arms start at the same trained weights and are cut by one "
         "data-aware method. Dev decides; final was read once. Accuracy in percent.\n\n"
-        "## Final\nPaired on the same samples and seeds.\n\n"
-        f"{final_table(full)}\n\n## Recovery, on dev\nMean over the seeds.\n\n{course_table(full)}\n\n"
-        f"![Recovery](evidence_{name}.svg)\n\n"
+        + (
+            f"**Not finished: {left} of {left + len(full)} networks are not trained yet.**\n\n"
+            if left
+            else ""
+        )
+        + (
+            f"## Final\nPaired on the same samples and seeds.\n\n{final_table(full)}\n\n"
+            f"## Recovery, on dev\nMean over the seeds.\n\n{course_table(full)}\n\n"
+            f"![Recovery](evidence_{name}.svg)\n\n"
+            if full
+            else ""
+        )
+        + "## Is the rank the right target?\nOver the screen's trials, how the mean rank at 5% error before "
+        f"the cut goes with accuracy after it. {rank_use(screen)}\n\n"
         "## Ranks at 5% error\nThe screen's trials before the cut: what the force does to the layers, and "
         f"what it costs.\n\n{rank_table(screen)}\n\n![Ranks by layer](evidence_{name}_ranks.svg)\n\n"
         f"## The screen, on dev\nTwo trials of every arm, one seed. Arms that were not run here: "
@@ -158,7 +200,8 @@ def write_page(
     if not keep:
         print(body)
         return
-    draw_recovery(full, RESULTS / f"evidence_{name}.svg")
+    if full:
+        draw_recovery(full, RESULTS / f"evidence_{name}.svg")
     draw_ranks(_once(screen), RESULTS / f"evidence_{name}_ranks.svg")
     figures = rounded({"screen": screen, "full": full})
     store(f"evidence_{name}", f"Does coordinating filters win? {problem.model}", body, figures, run)

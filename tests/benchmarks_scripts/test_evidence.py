@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 from benchmarks.evidence_networks import Network
 from torch import nn
 
-from benchmarks import evidence, evidence_arms, evidence_plots
+from benchmarks import evidence, evidence_arms, evidence_page, evidence_plots, record
+from corank.files import write_text
 from corank.pilot.problem import Problem, SameTask
 from corank.recovery import default_optimizer
 from tests.cli import own
 
 
-def _network() -> Network:
+def _network(shared: bool = False) -> Network:
     torch.manual_seed(0)
     weights = own.net().state_dict()
 
@@ -32,6 +34,7 @@ def _network() -> Network:
         {"screen": (0.9,), "full": (0.9, 0.8)},
         "float32",
         1.0,
+        shared,
     )
 
 
@@ -40,13 +43,17 @@ def run(monkeypatch, tmp_path):
     short = {name: evidence.ARMS[name] for name in ("no force", "l2", "l2, repel", "TRP")}
     monkeypatch.setattr(evidence, "ARMS", short)
     monkeypatch.setattr(evidence, "RUNS", tmp_path)
+    for module in (evidence, evidence_page, record):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setitem(evidence.NETWORKS, "small", _network())
+    monkeypatch.setitem(evidence.NETWORKS, "large", _network(shared=True))
     monkeypatch.setattr(
         evidence, "STAGES", {"screen": evidence.Stage(1, 1, (0,)), "full": evidence.Stage(1, 1, (0, 1))}
     )
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["evidence", *words, "--network", "small", "--files", "1"])
+    def call(*words, network="small"):
+        rest = ["--files", "1"] if network == "small" else []
+        monkeypatch.setattr(sys, "argv", ["evidence", *words, "--network", network, *rest])
         evidence.main()
 
     return call
@@ -57,7 +64,7 @@ def test_the_protocol(run, tmp_path, capsys):
     kept = sorted(tmp_path.rglob("*.json"))
     assert [path.name for path in kept] == ["0.9.json", "0.9.json"]
     times = {path: path.stat().st_mtime_ns for path in kept}
-    run("final")
+    run("full")
     assert {path: path.stat().st_mtime_ns for path in kept} == times  # what was done is not done again
     assert not list(tmp_path.rglob("*recovery*"))
     rows = [json.loads(path.read_text()) for path in tmp_path.rglob("full/*/*.json")]
@@ -66,8 +73,13 @@ def test_the_protocol(run, tmp_path, capsys):
     assert ("l2, repel", 0.8) not in cuts  # it is for the accuracy of the uncut network
     assert all(row["macs"] <= row["cut"] + 1e-9 for row in rows)
     assert all(len(row["after"]) == 2 for row in rows)
-    assert not any("final" in row for row in rows)  # it is read for the page alone
+    assert not list(tmp_path.rglob("*-final.json"))  # it is read by a command of its own
+    capsys.readouterr()
+    run("final")
     page = capsys.readouterr().out
+    assert len(list(tmp_path.rglob("full/*/*-final.json"))) == len(rows)
+    assert not list(tmp_path.rglob("screen/*/*-final.json"))
+    assert "Not finished" not in page
     assert "against no force (95%)" in page
     assert page.count("| TRP |") >= 3
     assert "Arms that were not run here: l1, subspace, output, " in page
@@ -75,6 +87,57 @@ def test_the_protocol(run, tmp_path, capsys):
     evidence_plots.draw_recovery(rows, tmp_path / "recovery.svg")
     evidence_plots.draw_ranks(rows, tmp_path / "ranks.svg")
     assert all("</svg>" in (tmp_path / f"{name}.svg").read_text() for name in ("recovery", "ranks"))
+
+
+def test_trainings_of_hours_are_shared_out_over_machines(run, tmp_path):
+    run("screen", network="large")
+    rows = tmp_path / "results" / "evidence_large"
+    assert sorted({path.parts[-3] for path in rows.rglob("*.json")}) == ["screen"]
+    run("full", "--seeds", "0", "--arms", "no force", "l2, repel", network="large")
+    assert {path.parent.name[-1] for path in rows.rglob("full/*/*.json")} == {"0"}
+    run("final", network="large")
+    page = (tmp_path / "results" / "evidence_large.md").read_text()
+    assert "**Not finished: 12 of 16 networks are not trained yet.**" in page
+    assert page.count("| no force | 0.8 | 1 |") == 1
+    final = {path: path.read_text() for path in rows.rglob("*-final.json")}
+    assert len(final) == 4
+    shutil.rmtree(tmp_path / "evidence")  # another machine
+    run("full", "--seeds", "0", "--arms", "TRP", network="large")
+    run("final", network="large")
+    page = (tmp_path / "results" / "evidence_large.md").read_text()
+    assert "**Not finished: 10 of 16 networks are not trained yet.**" in page
+    assert page.count("| TRP | 0.8 | 1 |") == 1
+    assert all(path.read_text() == text for path, text in final.items())  # read once
+
+
+def test_a_network_that_is_not_here_is_not_in_the_table_of_final(run, tmp_path):
+    run("full", "--seeds", "0", network="large")
+    shutil.rmtree(tmp_path / "evidence")
+    run("final", network="large")
+    page = (tmp_path / "results" / "evidence_large.md").read_text()
+    table, courses = page.split("## Recovery")
+    assert "| no force | 0.8 |" not in table
+    assert "| no force | 0.8 |" in courses
+
+
+def test_torchaos_arm_is_left_out_without_it_unless_it_was_run_elsewhere(run, monkeypatch):
+    arms = {name: evidence_arms.ARMS[name] for name in ("no force", "torchao PAT")}
+    monkeypatch.setattr(evidence, "ARMS", arms)
+    monkeypatch.setattr(evidence.importlib.util, "find_spec", lambda name: None)
+    runner = evidence.Runner("large", "screen", evidence.RUNS)
+    assert evidence.able_arms(runner) == ["no force"]
+    for job in runner.jobs(evidence.screened(["torchao PAT"])):
+        write_text(runner._row(*job), "{}")
+    assert evidence.able_arms(runner) == ["no force", "torchao PAT"]
+
+
+def test_whether_a_lower_rank_ends_higher():
+    rows = [{"cut": 0.5, "rank_ratio": one, "after": [1 - one, one]} for one in (0.1, 0.2, 0.3, 0.4)]
+    told = evidence_page.rank_use([*rows, {"cut": 1.0, "rank_ratio": 0.9, "after": [1.0, 1.0]}])
+    assert told.startswith("Spearman's over 4 trials: right after the cut ρ = -1.00")
+    assert "recovered ρ = +1.00" in told
+    same = [row | {"after": [0.5, 0.5]} for row in rows]
+    assert "recovered all are alike" in evidence_page.rank_use(same)
 
 
 def test_the_better_trial_on_dev_is_chosen_and_the_dense_control_is_no_arm():
