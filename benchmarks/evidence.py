@@ -5,13 +5,14 @@ data-aware method to the same share of the multiply-accumulates, and recover. Ev
 final is read by a command of its own, at the end. Networks: ResNet-20 and ResNet-56 on CIFAR-10, and the
 pilot's VGG on digits, the reduced form that takes minutes (`make reproduce-fast`).
 
+    python -m benchmarks.evidence table      # the latency table of the cuts by time, on an idle machine
     python -m benchmarks.evidence screen     # all arms, two trials each, one seed, one cut, 2 + 3 epochs
-    python -m benchmarks.evidence full       # the best four, no force, repel: 3 seeds, 3 cuts, 5 + 5 epochs
-    python -m benchmarks.evidence final      # read final of what is trained, once, and write the page
+    python -m benchmarks.evidence full       # the best four, no force, repel: 3 seeds, all cuts, 5 + 5 epochs
+    python -m benchmarks.evidence final      # read final of what is trained, once; times; the page; idle too
 
 Networks are kept in runs/evidence, and an epoch is the most that a kill loses. `--arms` and `--seeds` take
 some of the trainings, so that processes of one thread may share them out (OMP_NUM_THREADS=1). The rows of the
-ResNets, which take 13 core-hours, are kept in docs/results: another machine goes on with the rest, once
+ResNets, which take 15 core-hours, are kept in docs/results: another machine goes on with the rest, once
 `final` has read the networks trained here. `--axis` changes the training images: few, imbalanced or noisy;
 the trained ResNets have seen all of them as they are. torchao's PAT wants torchao (0.18.0) beside torch;
 without it the arm is left out, and the page says so.
@@ -35,9 +36,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import corank
 from benchmarks.evidence_arms import ARMS, Start
 from benchmarks.evidence_axes import AXES, along
+from benchmarks.evidence_cuts import DENSE, deepest
 from benchmarks.evidence_networks import NETWORKS
 from benchmarks.evidence_page import write_page
-from benchmarks.evidence_plots import DENSE
+from benchmarks.evidence_times import measure_table, read_table, time_networks
 from benchmarks.real_network import RUNS
 from benchmarks.record import RESULTS, describe_run, kept
 from benchmarks.recoveries import CALIBRATION, cut, plan_from
@@ -82,7 +84,7 @@ class Trial:
         return f"{arm}-{self.learning_rate:g}-{self.strength:g}-{self.seed}"
 
 
-Job = tuple[Trial, float]  # and the cut: a share of dense's multiply-accumulates
+Job = tuple[Trial, str]  # and the name of the cut
 
 
 class Runner:
@@ -96,7 +98,8 @@ class Runner:
         self.home = out / page_name(network, axis)
         self.folder = self.home / stage
         shared = self.network.shared and files is None
-        self.rows = (RESULTS / f"evidence_{self.home.name}" if shared else self.home) / stage
+        rows = RESULTS / f"evidence_{self.home.name}" if shared else self.home
+        self.rows, self.table = rows / stage, rows / "table.json"
 
     @cached_property
     def problem(self) -> Problem:
@@ -109,9 +112,9 @@ class Runner:
 
     def jobs(self, trials: Iterable[Trial]) -> list[Job]:
         """List every cut of some trials."""
-        return [(trial, ratio) for trial in trials for ratio in self._cuts(trial.arm)]
+        return [(trial, name) for trial in trials for name in self._cuts(trial.arm)]
 
-    def _cuts(self, arm: str) -> tuple[float, ...]:
+    def _cuts(self, arm: str) -> tuple[str, ...]:
         if arm in UNCUT:
             return (DENSE,)
         return (DENSE, *self.cuts) if arm == "no force" else self.cuts
@@ -119,8 +122,8 @@ class Runner:
     def run(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:
         """Return a row for each job."""
         return [
-            kept(self._row(trial, ratio), f"{trial.name}, {ratio:g}", partial(self._run, trial, ratio))
-            for trial, ratio in jobs
+            kept(self._row(trial, name), f"{trial.name}, {name}", partial(self._run, trial, name))
+            for trial, name in jobs
         ]
 
     def done(self, jobs: Iterable[Job]) -> list[Job]:
@@ -133,34 +136,57 @@ class Runner:
         Final is read once; a row whose network is on another machine, and was not read there, stays as it is.
         """
         rows = []
-        for (trial, ratio), row in zip(jobs, self.run(jobs), strict=True):
-            path, network = self._row(trial, ratio, "-final"), self._network(trial, ratio)
-            if path.exists() or network.exists():
-                text = f"{trial.name}, {ratio:g}, on final"
-                row["final"] = kept(path, text, partial(self._read, network))
+        for (trial, name), row in zip(jobs, self.run(jobs), strict=True):
+            path = self._row(trial, name, "-final")
+            if path.exists() or self._network(trial, name).exists():
+                text = f"{trial.name}, {name}, on final"
+                row["final"] = kept(path, text, partial(self._read, trial, name))
             rows.append(row)
         return rows
 
-    def _row(self, trial: Trial, ratio: float, suffix: str = "") -> Path:
-        return self.rows / trial.name / f"{ratio:g}{suffix}.json"
+    def times(self, jobs: list[Job]) -> dict[str, Any]:
+        """Return how fast the networks of the first seed that are cut by time are beside dense.
 
-    def _network(self, trial: Trial, ratio: float) -> Path:
-        return self.folder / trial.name / f"{ratio:g}.safetensors"
+        They are timed in one run, once all of them are here; before that there is nothing.
+        """
+        timed = [
+            (trial, name)
+            for trial, name in jobs
+            if trial.seed == self.stage.seeds[0] and isinstance(self.cuts.get(name), corank.Latency)
+        ]
+        path = self.rows / "times.json"
+        if not timed or not (path.exists() or all(self._network(*job).exists() for job in timed)):
+            return {}
+        return kept(path, "times beside dense", partial(self._time, timed))
 
-    def _read(self, path: Path) -> str:
-        network = corank.load(path, self.network.make)
-        hits = measure(network, self.problem.make_task(0), "final")["accuracy"].per_sample
+    def _time(self, jobs: list[Job]) -> dict[str, Any]:
+        networks = {trial.arm: self._load(trial, name) for trial, name in jobs}
+        return time_networks({"dense": self.start(), **networks}, self.problem.make_task(0).example)
+
+    def _row(self, trial: Trial, name: str, suffix: str = "") -> Path:
+        return self.rows / trial.name / f"{name}{suffix}.json"
+
+    def _network(self, trial: Trial, name: str) -> Path:
+        return self.folder / trial.name / f"{name}.safetensors"
+
+    def _load(self, trial: Trial, name: str) -> nn.Module:
+        return corank.load(self._network(trial, name), self.network.make)
+
+    def _read(self, trial: Trial, name: str) -> str:
+        hits = measure(self._load(trial, name), self.problem.make_task(0), "final")["accuracy"].per_sample
         return "".join("1" if one else "0" for one in hits)
 
-    def _run(self, trial: Trial, ratio: float) -> dict[str, Any]:
+    def _run(self, trial: Trial, name: str) -> dict[str, Any]:
         task, model, before = self._before(trial)
         samples = self.problem.make_task(trial.seed + 1).train
         small = model
-        if ratio < DENSE:
+        if name != DENSE:
+            rule = self.cuts[name]
+            table = read_table(self.table) if isinstance(rule, corank.Latency) else None
             with undisturbed(task.train):
-                small = cut(model, FACTORS, ratio, task, samples)
+                small = cut(model, FACTORS, rule, task, samples, table)
         course = [dev_score(small, task)]
-        recovery = self.folder / trial.name / f"{ratio:g}-recovery.safetensors"
+        recovery = self.folder / trial.name / f"{name}-recovery.safetensors"
         self._train(
             small,
             task,
@@ -170,10 +196,10 @@ class Runner:
             trial.seed,
             course,
         )
-        corank.save(small.eval(), self._network(trial, ratio), reference=self.network.make)
+        corank.save(small.eval(), self._network(trial, name), reference=self.network.make)
         recovery.unlink()
         macs = model_cost(small, task.example).macs / model_cost(model, task.example).macs
-        return {**before, "cut": ratio, "macs": macs, "after": course, "run": describe_run(trial.seed)}
+        return {**before, "cut": name, "macs": macs, "after": course, "run": describe_run(trial.seed)}
 
     def _before(self, trial: Trial) -> tuple[Task, nn.Module, dict[str, Any]]:
         """Train up to the cut; a second cut finds that finished."""
@@ -215,7 +241,7 @@ class Runner:
 
     def _plan(self, model: nn.Module, task: Task, seed: int) -> corank.Plan:
         batches = list(islice(self.problem.make_task(seed + 1).train, CALIBRATION))
-        return plan_from(model, min(self.cuts), task, batches)[0]
+        return plan_from(model, deepest(self.cuts), task, batches)[0]
 
     def _train(
         self,
@@ -278,7 +304,7 @@ def screened(arms: Iterable[str]) -> list[Trial]:
 def best_trials(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the better trial of each arm on dev, the best arm first; the dense control is no arm."""
     best: dict[str, dict[str, Any]] = {}
-    judged = [row for row in rows if row["cut"] < DENSE or row["arm"] in UNCUT]
+    judged = [row for row in rows if row["cut"] != DENSE or row["arm"] in UNCUT]
     for row in sorted(judged, key=lambda row: -row["after"][-1]):
         best.setdefault(row["arm"], row)
     return best
@@ -299,7 +325,7 @@ def chosen_trials(rows: list[dict[str, Any]]) -> list[Trial]:
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("stage", choices=(*STAGES, "final"))
+    parser.add_argument("stage", choices=("table", *STAGES, "final"))
     parser.add_argument("--network", choices=tuple(NETWORKS), default="resnet20")
     parser.add_argument("--axis", choices=tuple(AXES), help="how the training images are changed")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), help="only these")
@@ -309,10 +335,13 @@ def main() -> None:
     out = RUNS / "evidence" / ("all" if given.files is None else str(given.files))
     runner = partial(Runner, given.network, out=out, files=given.files, axis=given.axis)
     first, last = runner("screen"), runner("full")
+    if given.stage == "table":
+        measure_table(last.start(), last.problem.make_task(0).example, last.table)
+        return
 
     def asked(jobs: list[Job]) -> list[Job]:
         arms, seeds = given.arms or ARMS, given.seeds or STAGES["full"].seeds
-        return [(trial, ratio) for trial, ratio in jobs if trial.arm in arms and trial.seed in seeds]
+        return [(trial, name) for trial, name in jobs if trial.arm in arms and trial.seed in seeds]
 
     screen = first.jobs(screened(able_arms(first)))
     if given.stage == "screen":
@@ -327,7 +356,16 @@ def main() -> None:
     run = describe_run(0, f"trained in {last.network.precision}, judged in float32")
     name = page_name(given.network, given.axis)
     found = last.read_final(done)
-    write_page(name, last.problem, rows, found, run, left=len(full) - len(done), keep=given.files is None)
+    write_page(
+        name,
+        last.problem,
+        rows,
+        found,
+        run,
+        times=last.times(full),
+        left=len(full) - len(done),
+        keep=given.files is None,
+    )
 
 
 if __name__ == "__main__":

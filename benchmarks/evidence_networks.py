@@ -12,6 +12,7 @@ from torch import nn
 
 import corank
 from benchmarks.cifar import ResNet, resnet
+from benchmarks.evidence_cuts import Rule, cut_rules
 from benchmarks.real_network import make_problem
 from corank.pilot.digits import digits, vgg
 from corank.pilot.problem import Problem
@@ -30,7 +31,7 @@ class Network:
     make: Callable[[], nn.Module]
     problem: Callable[[int | None], Problem]
     start: Callable[[Problem, Path], nn.Module]
-    cuts: dict[str, tuple[float, ...]]
+    cuts: dict[str, dict[str, Rule]]
     precision: Precision
     dose: float
     shared: bool = False
@@ -41,7 +42,7 @@ def _trained(depth: int) -> Network:
         partial(ResNet, (depth - 2) // 6),
         partial(make_problem, depth),
         lambda *_: resnet(depth),
-        {"screen": (0.5,), "full": (0.7, 0.5, 0.35)},
+        {"screen": cut_rules(0.5), "full": cut_rules(0.7, 0.5, 0.35, time=0.7)},
         "bfloat16",
         1.0,
         shared=True,
@@ -69,7 +70,7 @@ NETWORKS = {
         vgg,
         lambda files: digits(),
         _train_digits,
-        {"screen": (0.1,), "full": (0.2, 0.1, 0.05)},
+        {"screen": cut_rules(0.1), "full": cut_rules(0.2, 0.1, 0.05)},
         "float32",
         391 / 18,
     ),

@@ -10,8 +10,10 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.evidence_arms import ARMS
-from benchmarks.evidence_plots import DENSE, draw_ranks, draw_recovery, grouped
-from benchmarks.record import RESULTS, rounded, store, table
+from benchmarks.evidence_cuts import DENSE
+from benchmarks.evidence_plots import draw_ranks, draw_recovery, grouped
+from benchmarks.evidence_times import ENGINES
+from benchmarks.record import RESULTS, interval, rounded, store, table
 from corank.decision.intervals import difference_interval
 from corank.pilot.problem import Problem
 
@@ -48,19 +50,20 @@ def screen_table(rows: list[dict[str, Any]]) -> str:
 def course_table(rows: list[dict[str, Any]]) -> str:
     """Show the recovery of every arm and cut, mean over the seeds."""
     lines = []
-    for (arm, ratio), some in grouped(rows).items():
+    for (arm, name), some in grouped(rows).items():
         courses = [row["after"] for row in some]
         lines.append(
             [
                 arm,
-                f"{ratio:g}",
+                name,
+                f"{fmean(row['macs'] for row in some):.2f}",
                 f"{fmean(row['rank_ratio'] for row in some):.2f}",
                 f"{100 * fmean(row['before'] for row in some):.2f}",
                 *(f"{100 * fmean(one):.2f}" for one in zip(*courses, strict=True)),
             ]
         )
     epochs = len(rows[0]["after"]) - 1
-    heads = ["arm", "MACs", "rank at 5% error", "before the cut", "after the cut"]
+    heads = ["arm", "cut to", "MACs", "rank at 5% error", "before the cut", "after the cut"]
     return table([*heads, *(f"epoch {number + 1}" for number in range(epochs))], lines)
 
 
@@ -68,15 +71,15 @@ def final_table(rows: list[dict[str, Any]]) -> str:
     """Compare each arm on final with dense, and with no force at the same cut, sample by sample."""
     groups = grouped([row for row in rows if "final" in row])
     lines = []
-    for (arm, ratio), some in groups.items():
-        if (arm, ratio) == ("no force", DENSE):
+    for (arm, name), some in groups.items():
+        if (arm, name) == ("no force", DENSE):
             continue
         dense = paired(some, groups.get(("no force", DENSE), []))
-        alike = arm == "no force" or ratio == DENSE
-        plain = "" if alike else paired(some, groups.get(("no force", ratio), []))
+        alike = arm == "no force" or name == DENSE
+        plain = "" if alike else paired(some, groups.get(("no force", name), []))
         accuracy = fmean(_hits(row["final"]).float().mean().item() for row in some)
-        lines.append([arm, f"{ratio:g}", len(some), f"{100 * accuracy:.2f}", dense, plain])
-    return table(["arm", "MACs", "seeds", "final", "against dense (95%)", "against no force (95%)"], lines)
+        lines.append([arm, name, len(some), f"{100 * accuracy:.2f}", dense, plain])
+    return table(["arm", "cut to", "seeds", "final", "against dense (95%)", "against no force (95%)"], lines)
 
 
 def rank_table(rows: list[dict[str, Any]]) -> str:
@@ -106,13 +109,21 @@ def rank_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def times_table(times: Mapping[str, Any]) -> str:
+    """List how fast each network is beside dense."""
+    engines = list(next(iter(times.values())))
+    lines = [[name, *(interval(found[engine]) for engine in engines)] for name, found in times.items()]
+    told = "The networks cut by time: speedup over dense, one seed, timed in turns in one run (95%)."
+    return f"{told}\n\n{table(['arm', *engines], lines)}"
+
+
 def rank_use(rows: list[dict[str, Any]]) -> str:
     """Say by Spearman's ρ whether the trials of a lower rank end higher, right after the cut and recovered.
 
     A ρ of -1 says that the lower the rank, the better; 0 that the rank says nothing. p is that of chance.
     Source: `scipy.stats.spearmanr`.
     """
-    cut = [row for row in rows if row["cut"] < DENSE]
+    cut = [row for row in rows if row["cut"] != DENSE]
     ranks = [row["rank_ratio"] for row in cut]
     said = []
     for when, place in (("right after the cut", 0), ("recovered", -1)):
@@ -164,6 +175,7 @@ def write_page(
     full: list[dict[str, Any]],
     run: Mapping[str, Any],
     *,
+    times: Mapping[str, Any],
     left: int,
     keep: bool,
 ) -> None:
@@ -171,13 +183,16 @@ def write_page(
 
     Args:
         screen, full: the rows of both stages; of the second as many as there are.
+        times: of the networks that were cut by time, as `time_networks` returns them; perhaps none.
         left: networks of the second stage that are not trained yet.
     """
     ran = {row["arm"] for row in screen}
     absent = ", ".join(arm for arm in ARMS if arm not in ran)
     body = (
         f"{problem.model}; {problem.data}. All arms start at the same trained weights and are cut by one "
-        "data-aware method. Dev decides; final was read once. Accuracy in percent.\n\n"
+        "data-aware method, to a share of dense's multiply-accumulates (MACs) or of its time in "
+        f"{ENGINES[0]}, as the latency table predicts it. Dev decides; final was read once. Accuracy in "
+        "percent.\n\n"
         + (
             f"**Not finished: {left} of {left + len(full)} networks are not trained yet.**\n\n"
             if left
@@ -190,6 +205,7 @@ def write_page(
             if full
             else ""
         )
+        + (f"## Measured time\n{times_table(times)}\n\n" if times else "")
         + "## Is the rank the right target?\nOver the screen's trials, how the mean rank at 5% error before "
         f"the cut goes with accuracy after it. {rank_use(screen)}\n\n"
         "## Ranks at 5% error\nThe screen's trials before the cut: what the force does to the layers, and "
@@ -203,5 +219,5 @@ def write_page(
     if full:
         draw_recovery(full, RESULTS / f"evidence_{name}.svg")
     draw_ranks(_once(screen), RESULTS / f"evidence_{name}_ranks.svg")
-    figures = rounded({"screen": screen, "full": full})
+    figures = rounded({"screen": screen, "full": full, "times": times})
     store(f"evidence_{name}", f"Does coordinating filters win? {problem.model}", body, figures, run)

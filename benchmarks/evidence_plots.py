@@ -6,22 +6,22 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-DENSE = 1.0  # the cut that is none: the dense control, with as many epochs
+from benchmarks.evidence_cuts import DENSE
 
 
 def draw_recovery(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw accuracy on dev against epochs after the cut, one panel a cut."""
     from matplotlib.figure import Figure
 
-    cuts = sorted({row["cut"] for row in rows if row["cut"] < DENSE}, reverse=True)
+    cuts = list(dict.fromkeys(row["cut"] for row in rows if row["cut"] != DENSE))
     figure = Figure(figsize=(4.2 * len(cuts), 3.4), layout="constrained")
-    for number, ratio in enumerate(cuts):
+    for number, name in enumerate(cuts):
         axes = figure.add_subplot(1, len(cuts), number + 1)
         for (arm, at), some in grouped(rows).items():
-            if at == ratio:
+            if at == name:
                 means = [100 * fmean(one) for one in zip(*(row["after"] for row in some), strict=True)]
                 axes.plot(range(len(means)), means, marker="o", markersize=3, label=arm)
-        axes.set(title=f"{ratio:g} of the MACs", xlabel="epochs after the cut", ylabel="dev accuracy, %")
+        axes.set(title=f"cut to {name}", xlabel="epochs after the cut", ylabel="dev accuracy, %")
     axes.legend(fontsize=7)
     figure.savefig(path, format="svg", metadata={"Date": None})
 
@@ -41,8 +41,9 @@ def draw_ranks(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:
-    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+def grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Group rows by arm and cut."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["arm"], row["cut"]), []).append(row)
     return found

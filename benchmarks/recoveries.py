@@ -26,6 +26,7 @@ from benchmarks.cifar import resnet
 from benchmarks.real_network import RUNS, make_problem
 from benchmarks.record import describe_run, kept, rounded, say, store, table
 from corank.cost import model_cost
+from corank.latency import LatencyTable
 from corank.pilot.scores import dev_score
 from corank.replay import set_seed
 from corank.tasks import Task
@@ -61,17 +62,28 @@ def arms() -> list[Arm]:
 
 
 def plan_from(
-    model: nn.Module, ratio: float, task: Task, batches: list[Any]
+    model: nn.Module,
+    rule: corank.Budget | corank.Latency,
+    task: Task,
+    batches: list[Any],
+    table: LatencyTable | None = None,
 ) -> tuple[corank.Plan, dict[str, corank.Moments]]:
     """Plan a cut from the outputs on some batches; return what was measured too."""
     stats = corank.calibrate(model, batches, inputs=True)
-    return corank.plan(model, corank.Budget(macs=ratio), example=task.example, stats=stats), stats
+    return corank.plan(model, rule, example=task.example, stats=stats, table=table), stats
 
 
-def cut(model: nn.Module, factors: str, ratio: float, task: Task, samples: Any) -> nn.Module:
-    """Cut a network to a share of its multiply-accumulates, every way with the same plan."""
+def cut(
+    model: nn.Module,
+    factors: str,
+    rule: corank.Budget | corank.Latency,
+    task: Task,
+    samples: Any,
+    table: LatencyTable | None = None,
+) -> nn.Module:
+    """Cut a network by a rule, every way with the same plan."""
     batches = list(islice(samples, CALIBRATION))
-    made, stats = plan_from(model, ratio, task, batches)
+    made, stats = plan_from(model, rule, task, batches, table)
     if factors == "asymmetric":
         return corank.decompose(model, made, stats, asymmetric=batches)
     small = corank.decompose(model, made, stats)
@@ -84,7 +96,8 @@ def recover(arm: Arm, depth: int, ratio: float, epochs: int, seed: int, files: i
     problem = make_problem(depth, files)
     set_seed(seed)
     task, dense = problem.make_task(seed), resnet(depth)
-    small = cut(dense, arm.factors, ratio, task, problem.make_task(seed + 1).train)
+    rule = corank.Budget(macs=ratio)
+    small = cut(dense, arm.factors, rule, task, problem.make_task(seed + 1).train)
     course = [dev_score(small, task)]
     macs = model_cost(small.eval(), task.example).macs / model_cost(dense, task.example).macs
     row = {**asdict(arm), "macs": macs, "dense": dev_score(dense, task), "dev": course}

@@ -8,11 +8,13 @@ import sys
 
 import pytest
 import torch
+from benchmarks.evidence_cuts import DENSE, cut_rules
 from benchmarks.evidence_networks import Network
 from torch import nn
 
-from benchmarks import evidence, evidence_arms, evidence_page, evidence_plots, record
+from benchmarks import evidence, evidence_arms, evidence_page, evidence_plots, evidence_times, record
 from corank.files import write_text
+from corank.latency import LatencyTable, TableRow
 from corank.pilot.problem import Problem, SameTask
 from corank.recovery import default_optimizer
 from tests.cli import own
@@ -31,11 +33,21 @@ def _network(shared: bool = False) -> Network:
         own.net,
         lambda files: Problem("own", "small", {}, (), SameTask(own.seeded(0)), own.net, keep=("6",)),
         start,
-        {"screen": (0.9,), "full": (0.9, 0.8)},
+        {"screen": cut_rules(0.9), "full": cut_rules(0.9, 0.8, time=0.9 if shared else None)},
         "float32",
         1.0,
         shared,
     )
+
+
+def _table(model, example, **terms):
+    """Times of a machine on which a rank takes its share of the dense layer."""
+    convolution = [
+        TableRow("2", "input_basis", rank, 0.1 * rank, 0.1 * rank, (0.09 * rank, 0.11 * rank))
+        for rank in range(1, 8)
+    ]
+    rows = (TableRow("2", "dense", 8, 1.0), *convolution, TableRow("0", "dense", 8, 0.1))
+    return LatencyTable(terms["backend"], terms["threads"], "float32", len(example), 1.2, rows)
 
 
 @pytest.fixture
@@ -45,6 +57,8 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(evidence, "RUNS", tmp_path)
     for module in (evidence, evidence_page, record):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(evidence_times.corank, "latency_table", _table)
+    monkeypatch.setattr(evidence_times, "ROUNDS", 2)
     monkeypatch.setitem(evidence.NETWORKS, "small", _network())
     monkeypatch.setitem(evidence.NETWORKS, "large", _network(shared=True))
     monkeypatch.setattr(
@@ -69,9 +83,9 @@ def test_the_protocol(run, tmp_path, capsys):
     assert not list(tmp_path.rglob("*recovery*"))
     rows = [json.loads(path.read_text()) for path in tmp_path.rglob("full/*/*.json")]
     cuts = {(row["arm"], row["cut"]) for row in rows}
-    assert cuts >= {("no force", 1.0), ("no force", 0.9), ("l2", 0.8), ("l2, repel", 1.0)}
-    assert ("l2, repel", 0.8) not in cuts  # it is for the accuracy of the uncut network
-    assert all(row["macs"] <= row["cut"] + 1e-9 for row in rows)
+    assert cuts >= {("no force", DENSE), ("no force", "0.9"), ("l2", "0.8"), ("l2, repel", DENSE)}
+    assert ("l2, repel", "0.8") not in cuts  # it is for the accuracy of the uncut network
+    assert all(row["macs"] <= float(row["cut"]) + 1e-9 for row in rows)
     assert all(len(row["after"]) == 2 for row in rows)
     assert not list(tmp_path.rglob("*-final.json"))  # it is read by a command of its own
     capsys.readouterr()
@@ -93,31 +107,44 @@ def test_trainings_of_hours_are_shared_out_over_machines(run, tmp_path):
     run("screen", network="large")
     rows = tmp_path / "results" / "evidence_large"
     assert sorted({path.parts[-3] for path in rows.rglob("*.json")}) == ["screen"]
+    with pytest.raises(SystemExit, match="run the stage `table` first, on an idle machine"):
+        run("full", "--seeds", "0", "--arms", "no force", network="large")
+    run("table", network="large")
     run("full", "--seeds", "0", "--arms", "no force", "l2, repel", network="large")
     assert {path.parent.name[-1] for path in rows.rglob("full/*/*.json")} == {"0"}
     run("final", network="large")
     page = (tmp_path / "results" / "evidence_large.md").read_text()
-    assert "**Not finished: 12 of 16 networks are not trained yet.**" in page
+    assert "**Not finished: 17 of 22 networks are not trained yet.**" in page
     assert page.count("| no force | 0.8 | 1 |") == 1
     final = {path: path.read_text() for path in rows.rglob("*-final.json")}
-    assert len(final) == 4
+    assert len(final) == 5
+    assert "Measured time" not in page  # l2 and TRP are not there yet
     shutil.rmtree(tmp_path / "evidence")  # another machine
     run("full", "--seeds", "0", "--arms", "TRP", network="large")
     run("final", network="large")
     page = (tmp_path / "results" / "evidence_large.md").read_text()
-    assert "**Not finished: 10 of 16 networks are not trained yet.**" in page
+    assert "**Not finished: 14 of 22 networks are not trained yet.**" in page
     assert page.count("| TRP | 0.8 | 1 |") == 1
     assert all(path.read_text() == text for path, text in final.items())  # read once
 
 
-def test_a_network_that_is_not_here_is_not_in_the_table_of_final(run, tmp_path):
+def test_a_network_that_is_not_here_is_not_in_the_table_of_final_nor_timed(run, tmp_path):
+    run("table", network="large")
     run("full", "--seeds", "0", network="large")
-    shutil.rmtree(tmp_path / "evidence")
+    away = (tmp_path / "evidence").rename(tmp_path / "away")
     run("final", network="large")
     page = (tmp_path / "results" / "evidence_large.md").read_text()
     table, courses = page.split("## Recovery")
     assert "| no force | 0.8 |" not in table
     assert "| no force | 0.8 |" in courses
+    assert "Measured time" not in page
+    away.rename(tmp_path / "evidence")
+    run("final", network="large")
+    page = (tmp_path / "results" / "evidence_large.md").read_text()
+    assert "| no force | 0.8 | 1 |" in page.split("## Recovery")[0]
+    times = page.split("## Measured time")[1].split("## ")[0]
+    assert "| arm | onnxruntime | torch |" in times
+    assert all(f"| {arm} |" in times for arm in ("no force", "l2", "TRP"))
 
 
 def test_torchaos_arm_is_left_out_without_it_unless_it_was_run_elsewhere(run, monkeypatch):
@@ -132,8 +159,8 @@ def test_torchaos_arm_is_left_out_without_it_unless_it_was_run_elsewhere(run, mo
 
 
 def test_whether_a_lower_rank_ends_higher():
-    rows = [{"cut": 0.5, "rank_ratio": one, "after": [1 - one, one]} for one in (0.1, 0.2, 0.3, 0.4)]
-    told = evidence_page.rank_use([*rows, {"cut": 1.0, "rank_ratio": 0.9, "after": [1.0, 1.0]}])
+    rows = [{"cut": "0.5", "rank_ratio": one, "after": [1 - one, one]} for one in (0.1, 0.2, 0.3, 0.4)]
+    told = evidence_page.rank_use([*rows, {"cut": DENSE, "rank_ratio": 0.9, "after": [1.0, 1.0]}])
     assert told.startswith("Spearman's over 4 trials: right after the cut ρ = -1.00")
     assert "recovered ρ = +1.00" in told
     same = [row | {"after": [0.5, 0.5]} for row in rows]
@@ -142,10 +169,10 @@ def test_whether_a_lower_rank_ends_higher():
 
 def test_the_better_trial_on_dev_is_chosen_and_the_dense_control_is_no_arm():
     rows = [
-        {"arm": "a", "cut": 0.5, "strength": 1, "after": [0.9, 0.7]},
-        {"arm": "a", "cut": 0.5, "strength": 2, "after": [0.1, 0.8]},
-        {"arm": "b", "cut": 0.5, "strength": 3, "after": [0.2, 0.9]},
-        {"arm": "no force", "cut": 1.0, "strength": 4, "after": [1.0, 1.0]},
+        {"arm": "a", "cut": "0.5", "strength": 1, "after": [0.9, 0.7]},
+        {"arm": "a", "cut": "0.5", "strength": 2, "after": [0.1, 0.8]},
+        {"arm": "b", "cut": "0.5", "strength": 3, "after": [0.2, 0.9]},
+        {"arm": "no force", "cut": DENSE, "strength": 4, "after": [1.0, 1.0]},
     ]
     best = evidence.best_trials(rows)
     assert list(best) == ["b", "a"]
