@@ -36,7 +36,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import corank
 from benchmarks.evidence_arms import ARMS, Start
 from benchmarks.evidence_axes import AXES, along
-from benchmarks.evidence_cuts import DENSE, deepest
+from benchmarks.evidence_cuts import DENSE
 from benchmarks.evidence_networks import NETWORKS
 from benchmarks.evidence_page import write_page
 from benchmarks.evidence_times import measure_table, read_table, time_networks
@@ -49,9 +49,11 @@ from corank.pilot.problem import Problem
 from corank.pilot.scores import dev_score, measure
 from corank.recovery import default_optimizer
 from corank.replay import set_seed, undisturbed
+from corank.spectra import LayerSpectrum
 
 LEARNING_RATE_AFTER = 0.01
 FACTORS = "outputs"
+DOSE = 2 * 391  # steps of the screen on CIFAR-10, for which strengths are given
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Runner:
     ) -> None:
         self.network, self.stage, self.files, self.axis = NETWORKS[network], STAGES[stage], files, axis
         self.cuts = self.network.cuts[stage]
+        (self.aim,) = self.network.cuts["screen"].values()  # of forces towards a plan, in both stages
         self.home = out / page_name(network, axis)
         self.folder = self.home / stage
         shared = self.network.shared and files is None
@@ -161,7 +164,8 @@ class Runner:
 
     def _time(self, jobs: list[Job]) -> dict[str, Any]:
         networks = {trial.arm: self._load(trial, name) for trial, name in jobs}
-        return time_networks({"dense": self.start(), **networks}, self.problem.make_task(0).example)
+        example, threads = self.problem.make_task(0).example, read_table(self.table).threads
+        return time_networks({"dense": self.start(), **networks}, example, threads)
 
     def _row(self, trial: Trial, name: str, suffix: str = "") -> Path:
         return self.rows / trial.name / f"{name}{suffix}.json"
@@ -206,8 +210,8 @@ class Runner:
         arm = ARMS[trial.arm]
         set_seed(trial.seed)
         task, model = self.problem.make_task(trial.seed), self.start()
-        strength = trial.strength * (self.network.dose if arm.dosed else 1.0)
         steps = self.stage.before * len(task.train)
+        strength = trial.strength * (DOSE / steps if arm.dosed else 1.0)
         regularizer = optimizer = None
         if arm.make is not None:
             with undisturbed(task.train):
@@ -228,6 +232,10 @@ class Runner:
         )
         spectrum = corank.spectrum(model, types=("conv",))
         ranks = {row.layer: row.rank() / row.full_rank for row in spectrum}
+        with undisturbed(task.train):
+            outputs = output_spectrum(
+                model, islice(self.problem.make_task(trial.seed + 1).train, CALIBRATION)
+            )
         found = {
             "arm": trial.arm,
             "learning_rate": trial.learning_rate,
@@ -235,13 +243,14 @@ class Runner:
             "seed": trial.seed,
             "before": course[-1],
             "rank_ratio": spectrum.rank_ratio(),
+            "output_ratio": outputs.rank_ratio(),
             "ranks": ranks,
         }
         return task, model, found
 
     def _plan(self, model: nn.Module, task: Task, seed: int) -> corank.Plan:
         batches = list(islice(self.problem.make_task(seed + 1).train, CALIBRATION))
-        return plan_from(model, deepest(self.cuts), task, batches)[0]
+        return plan_from(model, self.aim, task, batches)[0]
 
     def _train(
         self,
@@ -283,6 +292,16 @@ class _Course:
         self._values[:] = state["values"]
 
 
+def output_spectrum(model: nn.Module, batches: Iterable[Any]) -> corank.Spectrum:
+    """Measure the spectra of what the convolutions put out: roots of the eigenvalues of its covariance."""
+    stats = corank.calibrate(model, batches)
+    rows = []
+    for row in corank.spectrum(model, types=("conv",)):
+        variances = torch.linalg.eigvalsh(stats[row.layer].covariance_GNN).flip(-1).clamp(min=0)
+        rows.append(LayerSpectrum(row.layer, variances.shape[-1], variances.sqrt()))
+    return corank.Spectrum(tuple(rows))
+
+
 def page_name(network: str, axis: str | None) -> str:
     """Return how a network and its data are called in file names."""
     return network if axis is None else f"{network}_{axis}"
@@ -310,16 +329,18 @@ def best_trials(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return best
 
 
-def chosen_trials(rows: list[dict[str, Any]]) -> list[Trial]:
-    """List the trials of the best four arms, no force and the uncut ones, with every seed, seed by seed."""
+def chosen(rows: list[dict[str, Any]]) -> list[list[Any]]:
+    """List arm, learning rate and strength of what goes on: no force, the best four, and the uncut ones."""
     best = best_trials(rows)
     names = [name for name in best if name != "no force" and name not in UNCUT][:BEST]
     names += [name for name in UNCUT if name in best]
-    return [
-        Trial(arm, best[arm]["learning_rate"], best[arm]["strength"], seed)
-        for seed in STAGES["full"].seeds
-        for arm in ("no force", *names)
-    ]
+    return [[arm, best[arm]["learning_rate"], best[arm]["strength"]] for arm in ("no force", *names)]
+
+
+def going_on(runner: Runner, rows: list[dict[str, Any]]) -> list[Trial]:
+    """List what goes on with every seed, seed by seed; chosen once, before final is read for any of it."""
+    terms = kept(runner.rows / "chosen.json", "the arms that go on", partial(chosen, rows))
+    return [Trial(*one, seed) for seed in STAGES["full"].seeds for one in terms]
 
 
 def main() -> None:
@@ -341,29 +362,30 @@ def main() -> None:
 
     def asked(jobs: list[Job]) -> list[Job]:
         arms, seeds = given.arms or ARMS, given.seeds or STAGES["full"].seeds
-        return [(trial, name) for trial, name in jobs if trial.arm in arms and trial.seed in seeds]
+        found = [(trial, name) for trial, name in jobs if trial.arm in arms and trial.seed in seeds]
+        if not found:
+            raise SystemExit(f"Nothing to train: here are {', '.join({trial.arm for trial, _ in jobs})}.")
+        return found
 
     screen = first.jobs(screened(able_arms(first)))
     if given.stage == "screen":
         first.run(asked(screen))
         return
+    if left := [f"{trial.name}, {name}" for trial, name in screen if not first.done([(trial, name)])]:
+        raise SystemExit(f"Run the stage `screen` to its end first. Left of it: {'; '.join(left)}.")
     rows = first.run(screen)
-    full = last.jobs(chosen_trials(rows))
+    full = last.jobs(going_on(first, rows))
     if given.stage == "full":
         last.run(asked(full))
         return
-    done = last.done(full)
-    run = describe_run(0, f"trained in {last.network.precision}, judged in float32")
-    name = page_name(given.network, given.axis)
-    found = last.read_final(done)
     write_page(
-        name,
+        page_name(given.network, given.axis),
         last.problem,
         rows,
-        found,
-        run,
+        last.read_final(last.done(full)),
+        describe_run(0, f"trained in {last.network.precision}, judged in float32"),
         times=last.times(full),
-        left=len(full) - len(done),
+        planned=len(full),
         keep=given.files is None,
     )
 

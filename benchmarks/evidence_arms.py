@@ -15,6 +15,7 @@ from corank import AutoStrength, ForceRegularizer, Plan
 from corank.recovery import default_optimizer
 
 TRUNCATE_EVERY = 20  # steps, as in the paper of TRP (Xu et al. 2018)
+LOOKS = 7  # at least so many times in a training an arm truncates, or looks at its ranks anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Start:
     steps: int
     plan: Callable[[], Plan]
 
+    def every(self, usual: int) -> int:
+        """Return after how many steps to do what is usually done after so many; sooner in short trainings."""
+        return min(usual, max(self.steps // LOOKS, 1))
+
 
 class Rival:
     """Another way of lowering ranks, in the form of a force: `finetune` attaches it to the optimizer."""
@@ -34,6 +39,7 @@ class Rival:
 
     def __init__(self, start: Start) -> None:
         self.weights, self.strength, self.step = kernels(start.model), start.strength, 0
+        self.every = start.every(TRUNCATE_EVERY)
         self._handles: list[Any] = []
 
     def attach(self, optimizer: Optimizer) -> None:
@@ -83,7 +89,7 @@ class Truncation(Rival):
 
     @torch.no_grad()
     def after(self) -> None:
-        if self.step % TRUNCATE_EVERY:
+        if self.step % self.every:
             return
         for weight in self.weights:
             weight.copy_(truncated(weight, self.strength))
@@ -104,8 +110,9 @@ def pat_optimizer(model: nn.Module, learning_rate: float, strength: float) -> Op
 class Arm:
     """An arm, and its two trials: learning rate before the cut, and strength in the arm's own terms.
 
-    `dosed` says that the strength is per step, so that what it does grows with the steps; `cut` that the
-    arm is for low rank, and not for the accuracy of the uncut network.
+    `dosed` says that the strength is per step, so that what it does grows with the steps: it is given for
+    the screen on CIFAR-10, and elsewhere divided among the steps there are. `cut` says that the arm is for
+    low rank, and not for the accuracy of the uncut network.
     """
 
     trials: tuple[tuple[float, float], tuple[float, float]]
@@ -124,13 +131,13 @@ def _force(
         kind=kind,
         direction=direction,
         toward=start.plan() if toward else None,
+        refresh=start.every(100),
     )
 
 
 def _automatic(start: Start) -> ForceRegularizer:
-    return ForceRegularizer(
-        start.model, AutoStrength(steps=start.steps, rank_ratio=start.strength), kind="l2"
-    )
+    strength = AutoStrength(steps=start.steps, rank_ratio=start.strength, every=start.every(50))
+    return ForceRegularizer(start.model, strength, kind="l2")
 
 
 ARMS = {
@@ -142,8 +149,9 @@ ARMS = {
     "AutoStrength": Arm(((0.02, 0.8), (0.02, 0.6)), _automatic, dosed=False),
     "toward the plan": Arm(((0.02, 0.003), (0.02, 0.01)), _force("output", toward=True)),
     "subspace, toward the plan": Arm(((0.02, 0.01), (0.02, 0.05)), _force("subspace", toward=True)),
-    "nuclear norm": Arm(((0.02, 1e-4), (0.02, 1e-3)), NuclearNorm),
+    "nuclear norm": Arm(((0.02, 3e-3), (0.02, 1e-2)), NuclearNorm),
     "TRP": Arm(((0.02, 0.98), (0.02, 0.95)), Truncation, dosed=False),
     "l2, repel": Arm(((0.02, 0.003), (0.02, 0.01)), _force("l2", direction="repel"), cut=False),
-    "torchao PAT": Arm(((0.02, 1e-4), (0.02, 1e-3)), optimizer=pat_optimizer),
+    # its proximal step does not go through momentum: ten times as strong is as strong as the nuclear norm
+    "torchao PAT": Arm(((0.02, 3e-2), (0.02, 1e-1)), optimizer=pat_optimizer),
 }

@@ -16,12 +16,3 @@ def cut_rules(*macs: float, time: float | None = None) -> dict[str, Rule]:
     """
     rules: dict[str, Rule] = {f"{ratio:g}": corank.Budget(macs=ratio) for ratio in macs}
     return rules if time is None else rules | {f"time {time:g}": corank.Latency(ratio=time)}
-
-
-def deepest(rules: dict[str, Rule]) -> corank.Budget:
-    """Return the rule that leaves the fewest multiply-accumulates: what a force towards the plan aims at."""
-    return min((rule for rule in rules.values() if isinstance(rule, corank.Budget)), key=_share)
-
-
-def _share(rule: corank.Budget) -> float:
-    return rule.macs or 1.0

@@ -24,8 +24,7 @@ from corank.replay import set_seed
 class Network:
     """A network with its data and trained weights.
 
-    `dose` is how many times stronger a force must be here than on CIFAR-10, where an epoch has 391 steps;
-    `shared` that the whole takes hours: what was trained is kept with the results, for others to go on.
+    `shared` says that the whole takes hours: what was trained is kept with the results, for others to go on.
     """
 
     make: Callable[[], nn.Module]
@@ -33,7 +32,6 @@ class Network:
     start: Callable[[Problem, Path], nn.Module]
     cuts: dict[str, dict[str, Rule]]
     precision: Precision
-    dose: float
     shared: bool = False
 
 
@@ -44,7 +42,6 @@ def _trained(depth: int) -> Network:
         lambda *_: resnet(depth),
         {"screen": cut_rules(0.5), "full": cut_rules(0.7, 0.5, 0.35, time=0.7)},
         "bfloat16",
-        1.0,
         shared=True,
     )
 
@@ -72,6 +69,5 @@ NETWORKS = {
         _train_digits,
         {"screen": cut_rules(0.1), "full": cut_rules(0.2, 0.1, 0.05)},
         "float32",
-        391 / 18,
     ),
 }

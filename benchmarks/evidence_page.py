@@ -1,8 +1,9 @@
-"""The tables and plots of docs/results/evidence.md."""
+"""The pages that benchmarks/evidence.py writes, docs/results/evidence_*.md: tables and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -70,38 +71,50 @@ def course_table(rows: list[dict[str, Any]]) -> str:
 def final_table(rows: list[dict[str, Any]]) -> str:
     """Compare each arm on final with dense, and with no force at the same cut, sample by sample."""
     groups = grouped([row for row in rows if "final" in row])
+    forced = [key for key in groups if key[0] != "no force" and key[1] != DENSE]
+    paired_among = partial(paired, comparisons=len(forced))
     lines = []
     for (arm, name), some in groups.items():
         if (arm, name) == ("no force", DENSE):
             continue
         dense = paired(some, groups.get(("no force", DENSE), []))
         alike = arm == "no force" or name == DENSE
-        plain = "" if alike else paired(some, groups.get(("no force", name), []))
+        plain = "" if alike else paired_among(some, groups.get(("no force", name), []))
         accuracy = fmean(_hits(row["final"]).float().mean().item() for row in some)
         lines.append([arm, name, len(some), f"{100 * accuracy:.2f}", dense, plain])
-    return table(["arm", "cut to", "seeds", "final", "against dense (95%)", "against no force (95%)"], lines)
+    heads = ["arm", "cut to", "seeds", "final", "against dense (95%)", "against no force (95%)"]
+    return (
+        "Paired on the same samples and seeds; the interval is that of the images, and what a training moves "
+        f"by itself is seen by seed. Of {len(forced)} comparisons with no force one in twenty lies outside "
+        "its interval by chance; a star marks those that Bonferroni's correction leaves.\n\n"
+        + table(heads, lines)
+    )
 
 
 def rank_table(rows: list[dict[str, Any]]) -> str:
-    """Show, of every trial, the ranks at 5% error of all, the first and the last layers, and the price."""
-    control = max(row["before"] for row in rows if row["arm"] == "no force")
+    """Show, of every trial, the ranks at 5% error of all, the first and the last layers, and the price.
+
+    The price is against no force at the same learning rate.
+    """
+    controls = {row["learning_rate"]: row["before"] for row in rows if row["arm"] == "no force"}
     lines, reached = [], []
     for row in sorted(_once(rows), key=lambda row: row["rank_ratio"]):
         ratios = list(row["ranks"].values())
         third = max(len(ratios) // 3, 1)
-        lost = row["before"] - control
+        lost = row["before"] - controls[row["learning_rate"]]
         lines.append(
             [
                 row["arm"],
                 f"{row['learning_rate']:g}",
                 f"{row['strength']:g}",
                 *(f"{fmean(some):.2f}" for some in (ratios, ratios[:third], ratios[-third:])),
+                f"{row['output_ratio']:.2f}",
                 f"{100 * lost:+.2f}",
             ]
         )
         if fmean(ratios) <= RANKS and lost >= -LOST:
             reached.append(f"{row['arm']} at {row['strength']:g}")
-    heads = ["arm", "learning rate", "strength", "mean of the layers", "first third", "last third"]
+    heads = ["arm", "learning rate", "strength", "all layers", "first third", "last third", "of outputs"]
     return (
         table([*heads, "dev before the cut, against no force"], lines)
         + f"\n\nGoal, a mean of at most {RANKS} for at most {100 * LOST:g} points: "
@@ -120,20 +133,26 @@ def times_table(times: Mapping[str, Any]) -> str:
 def rank_use(rows: list[dict[str, Any]]) -> str:
     """Say by Spearman's ρ whether the trials of a lower rank end higher, right after the cut and recovered.
 
-    A ρ of -1 says that the lower the rank, the better; 0 that the rank says nothing. p is that of chance.
+    A ρ of -1 says that the lower the rank, the better; 0 that the rank says nothing. It describes these
+    trials, which are no independent draws, so there is no p.
     Source: `scipy.stats.spearmanr`.
     """
     cut = [row for row in rows if row["cut"] != DENSE]
-    ranks = [row["rank_ratio"] for row in cut]
-    said = []
-    for when, place in (("right after the cut", 0), ("recovered", -1)):
-        ends = [row["after"][place] for row in cut]
-        if min(ranks) == max(ranks) or min(ends) == max(ends):
-            said.append(f"{when} all are alike")
-            continue
-        found = spearmanr(ranks, ends)
-        said.append(f"{when} ρ = {found.statistic:+.2f} (p = {found.pvalue:.2g})")
-    return f"Spearman's over {len(cut)} trials: {', '.join(said)}; -1 would be: the lower, the better."
+    lines = []
+    for said, key in (("of the weights", "rank_ratio"), ("of the outputs", "output_ratio")):
+        ranks = [row[key] for row in cut]
+        found = [_spearman(ranks, [row["after"][place] for row in cut]) for place in (0, -1)]
+        lines.append([said, *found])
+    heads = ["mean rank at 5% error", "ρ right after the cut", "ρ recovered"]
+    return f"Over the {len(cut)} trials that were cut; -1 would be: the lower, the better.\n\n" + table(
+        heads, lines
+    )
+
+
+def _spearman(ranks: list[float], ends: list[float]) -> str:
+    if min(ranks) == max(ranks) or min(ends) == max(ends):
+        return "all alike"
+    return f"{spearmanr(ranks, ends).statistic:+.2f}"
 
 
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -141,14 +160,22 @@ def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(row["arm"], row["learning_rate"], row["strength"]): row for row in rows}.values())
 
 
-def paired(some: list[dict[str, Any]], others: list[dict[str, Any]], key: str = "final") -> str:
+def paired(
+    some: list[dict[str, Any]],
+    others: list[dict[str, Any]],
+    key: str = "final",
+    comparisons: int = 1,
+) -> str:
     """Write the difference of two arms, on the same samples and seeds, in points with its 95% interval.
 
-    Seeds that one of them lacks are left out; nothing is written where that are all.
+    Seeds that one of them lacks are left out; nothing is written where that are all. The interval is that of
+    the images: differences are averaged over the seeds first.
 
     Args:
         some, others: rows of the two arms, whose `key` says of each sample whether it was right, 1 or 0.
         key: of the step that is compared.
+        comparisons: made on one page; a star marks a difference that is told from none among so many, by
+            Bonferroni's correction.
 
     >>> paired([{"seed": 0, "final": "1100"}], [{"seed": 0, "final": "1000"}]).split(" ")[0]
     '+25.00'
@@ -157,11 +184,13 @@ def paired(some: list[dict[str, Any]], others: list[dict[str, Any]], key: str = 
     pairs = [(_hits(row[key]), _hits(by_seed[row["seed"]][key])) for row in some if row["seed"] in by_seed]
     if not pairs:
         return ""
-    mine, theirs = (torch.cat(side) for side in zip(*pairs, strict=True))
+    mine, theirs = (torch.stack(side, dim=1) for side in zip(*pairs, strict=True))
     low, high = difference_interval(mine, theirs)
-    gap = (mine.float() - theirs.float()).mean().item()
-    spread = ", ".join(f"{100 * (a.float() - b.float()).mean().item():+.2f}" for a, b in pairs)
-    return f"{100 * gap:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}); by seed {spread}"
+    certain = difference_interval(mine, theirs, 1 - 0.05 / comparisons)
+    star = "*" if comparisons > 1 and not certain.low <= 0 <= certain.high else ""
+    gaps = (mine - theirs).float().mean(0)
+    spread = ", ".join(f"{100 * gap:+.2f}" for gap in gaps.tolist())
+    return f"{100 * gaps.mean():+.2f}{star} ({100 * low:+.2f} to {100 * high:+.2f}); by seed {spread}"
 
 
 def _hits(told: str) -> torch.Tensor:
@@ -176,7 +205,7 @@ def write_page(
     run: Mapping[str, Any],
     *,
     times: Mapping[str, Any],
-    left: int,
+    planned: int,
     keep: bool,
 ) -> None:
     """Print the page, and store it with its plots and figures unless it was only tried.
@@ -184,30 +213,32 @@ def write_page(
     Args:
         screen, full: the rows of both stages; of the second as many as there are.
         times: of the networks that were cut by time, as `time_networks` returns them; perhaps none.
-        left: networks of the second stage that are not trained yet.
+        planned: networks of the second stage.
     """
     ran = {row["arm"] for row in screen}
     absent = ", ".join(arm for arm in ARMS if arm not in ran)
+    left = planned - sum("final" in row for row in full)
     body = (
         f"{problem.model}; {problem.data}. All arms start at the same trained weights and are cut by one "
         "data-aware method, to a share of dense's multiply-accumulates (MACs) or of its time in "
         f"{ENGINES[0]}, as the latency table predicts it. Dev decides; final was read once. Accuracy in "
         "percent.\n\n"
         + (
-            f"**Not finished: {left} of {left + len(full)} networks are not trained yet.**\n\n"
+            f"**Not finished: {left} of {planned} networks are not trained and read yet.**\n\n"
             if left
             else ""
         )
         + (
-            f"## Final\nPaired on the same samples and seeds.\n\n{final_table(full)}\n\n"
+            f"## Final\n{final_table(full)}\n\n"
             f"## Recovery, on dev\nMean over the seeds.\n\n{course_table(full)}\n\n"
             f"![Recovery](evidence_{name}.svg)\n\n"
             if full
             else ""
         )
         + (f"## Measured time\n{times_table(times)}\n\n" if times else "")
-        + "## Is the rank the right target?\nOver the screen's trials, how the mean rank at 5% error before "
-        f"the cut goes with accuracy after it. {rank_use(screen)}\n\n"
+        + "## Is the rank the right target?\nHow the rank before the cut goes with dev accuracy after it, in "
+        "the screen: that of the weights, which most forces lower, and that of the outputs, by which the cut "
+        f"is made. {rank_use(screen)}\n\n"
         "## Ranks at 5% error\nThe screen's trials before the cut: what the force does to the layers, and "
         f"what it costs.\n\n{rank_table(screen)}\n\n![Ranks by layer](evidence_{name}_ranks.svg)\n\n"
         f"## The screen, on dev\nTwo trials of every arm, one seed. Arms that were not run here: "

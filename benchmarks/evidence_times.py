@@ -21,7 +21,12 @@ ROUNDS = 60
 
 
 def measure_table(model: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Measure and keep the latency table that the cuts by time are planned from; on an idle machine."""
+    """Measure and keep the latency table that the cuts by time are planned from; on an idle machine.
+
+    Raises: SystemExit, where there is one: all cuts must be planned from the same.
+    """
+    if path.exists():
+        raise SystemExit(f"{path} is there already. All cuts by time must be planned from one table.")
     threads = usable_threads()
     made = corank.latency_table(model, example, backend=ENGINES[0], threads=threads, time_budget=SECONDS)
     write_text(path, made.to_json())
@@ -37,11 +42,9 @@ def read_table(path: Path) -> LatencyTable:
     return LatencyTable.from_json(path.read_text())
 
 
-def time_networks(networks: Mapping[str, nn.Module], example: torch.Tensor) -> dict[str, Any]:
+def time_networks(networks: Mapping[str, nn.Module], example: torch.Tensor, threads: int) -> dict[str, Any]:
     """Return how fast each network is beside the first, by engine, timed in turns in one run."""
-    result = corank.bench(
-        networks, example, backends=ENGINES, threads=usable_threads(), rounds=ROUNDS, memory=False
-    )
+    result = corank.bench(networks, example, backends=ENGINES, threads=threads, rounds=ROUNDS, memory=False)
     return {
         name: {engine: _figures(result.row(name, engine)) for engine in ENGINES}
         for name in list(networks)[1:]

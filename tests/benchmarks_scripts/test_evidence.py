@@ -35,7 +35,6 @@ def _network(shared: bool = False) -> Network:
         start,
         {"screen": cut_rules(0.9), "full": cut_rules(0.9, 0.8, time=0.9 if shared else None)},
         "float32",
-        1.0,
         shared,
     )
 
@@ -78,9 +77,14 @@ def test_the_protocol(run, tmp_path, capsys):
     kept = sorted(tmp_path.rglob("*.json"))
     assert [path.name for path in kept] == ["0.9.json", "0.9.json"]
     times = {path: path.stat().st_mtime_ns for path in kept}
+    with pytest.raises(SystemExit, match="Left of it: no_force-0.01-0-0, 1; "):
+        run("full")
+    run("screen")
     run("full")
     assert {path: path.stat().st_mtime_ns for path in kept} == times  # what was done is not done again
     assert not list(tmp_path.rglob("*recovery*"))
+    with pytest.raises(SystemExit, match="Nothing to train: here are "):
+        run("full", "--seeds", "7")
     rows = [json.loads(path.read_text()) for path in tmp_path.rglob("full/*/*.json")]
     cuts = {(row["arm"], row["cut"]) for row in rows}
     assert cuts >= {("no force", DENSE), ("no force", "0.9"), ("l2", "0.8"), ("l2, repel", DENSE)}
@@ -107,14 +111,20 @@ def test_trainings_of_hours_are_shared_out_over_machines(run, tmp_path):
     run("screen", network="large")
     rows = tmp_path / "results" / "evidence_large"
     assert sorted({path.parts[-3] for path in rows.rglob("*.json")}) == ["screen"]
+    run("final", network="large")
+    page = (tmp_path / "results" / "evidence_large.md").read_text()
+    assert "22 of 22 networks" in page
+    assert "## Recovery" not in page
     with pytest.raises(SystemExit, match="run the stage `table` first, on an idle machine"):
         run("full", "--seeds", "0", "--arms", "no force", network="large")
     run("table", network="large")
+    with pytest.raises(SystemExit, match="is there already"):
+        run("table", network="large")
     run("full", "--seeds", "0", "--arms", "no force", "l2, repel", network="large")
     assert {path.parent.name[-1] for path in rows.rglob("full/*/*.json")} == {"0"}
     run("final", network="large")
     page = (tmp_path / "results" / "evidence_large.md").read_text()
-    assert "**Not finished: 17 of 22 networks are not trained yet.**" in page
+    assert "**Not finished: 17 of 22 networks are not trained and read yet.**" in page
     assert page.count("| no force | 0.8 | 1 |") == 1
     final = {path: path.read_text() for path in rows.rglob("*-final.json")}
     assert len(final) == 5
@@ -123,12 +133,13 @@ def test_trainings_of_hours_are_shared_out_over_machines(run, tmp_path):
     run("full", "--seeds", "0", "--arms", "TRP", network="large")
     run("final", network="large")
     page = (tmp_path / "results" / "evidence_large.md").read_text()
-    assert "**Not finished: 14 of 22 networks are not trained yet.**" in page
+    assert "**Not finished: 14 of 22 networks are not trained and read yet.**" in page
     assert page.count("| TRP | 0.8 | 1 |") == 1
     assert all(path.read_text() == text for path, text in final.items())  # read once
 
 
 def test_a_network_that_is_not_here_is_not_in_the_table_of_final_nor_timed(run, tmp_path):
+    run("screen", network="large")
     run("table", network="large")
     run("full", "--seeds", "0", network="large")
     away = (tmp_path / "evidence").rename(tmp_path / "away")
@@ -137,6 +148,7 @@ def test_a_network_that_is_not_here_is_not_in_the_table_of_final_nor_timed(run, 
     table, courses = page.split("## Recovery")
     assert "| no force | 0.8 |" not in table
     assert "| no force | 0.8 |" in courses
+    assert "22 of 22 networks are not trained and read yet" in page
     assert "Measured time" not in page
     away.rename(tmp_path / "evidence")
     run("final", network="large")
@@ -159,12 +171,43 @@ def test_torchaos_arm_is_left_out_without_it_unless_it_was_run_elsewhere(run, mo
 
 
 def test_whether_a_lower_rank_ends_higher():
-    rows = [{"cut": "0.5", "rank_ratio": one, "after": [1 - one, one]} for one in (0.1, 0.2, 0.3, 0.4)]
-    told = evidence_page.rank_use([*rows, {"cut": DENSE, "rank_ratio": 0.9, "after": [1.0, 1.0]}])
-    assert told.startswith("Spearman's over 4 trials: right after the cut ρ = -1.00")
-    assert "recovered ρ = +1.00" in told
-    same = [row | {"after": [0.5, 0.5]} for row in rows]
-    assert "recovered all are alike" in evidence_page.rank_use(same)
+    rows = [
+        {"cut": "0.5", "rank_ratio": one, "output_ratio": 0.5, "after": [1 - one, one]}
+        for one in (0.1, 0.2, 0.3, 0.4)
+    ]
+    dense = {"cut": DENSE, "rank_ratio": 0.9, "output_ratio": 0.9, "after": [1.0, 1.0]}
+    told = evidence_page.rank_use([*rows, dense])
+    assert told.startswith("Over the 4 trials")
+    assert "| of the weights | -1.00 | +1.00 |" in told
+    assert "| of the outputs | all alike | all alike |" in told
+
+
+def test_seeds_on_one_image_are_no_more_images():
+    one = [{"seed": seed, "final": "1" * 60 + "0" * 40} for seed in range(3)]
+    other = [{"seed": seed, "final": "1" * 50 + "0" * 50} for seed in range(3)]
+    single, thrice = (evidence_page.paired(one[:count], other[:count]) for count in (1, 3))
+    assert thrice.split(";")[0] == single.split(";")[0]
+    assert thrice.endswith("by seed +10.00, +10.00, +10.00")
+    assert evidence_page.paired(one, []) == ""
+    assert "*" in evidence_page.paired(one, other, comparisons=2)
+    assert "*" not in evidence_page.paired(one, other, comparisons=1000)
+
+
+def test_what_is_done_every_few_steps_is_done_in_a_short_training_too():
+    assert [evidence_arms.Start(None, 0.0, steps, None).every(20) for steps in (1000, 36, 3)] == [20, 5, 1]
+
+
+def test_the_spectrum_of_outputs_is_that_of_their_covariance():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, 1)
+    with torch.no_grad():
+        layer.weight[2] = layer.weight[0] + layer.weight[1]
+    images = torch.randn(8, 2, 4, 4)
+    (row,) = evidence.output_spectrum(nn.Sequential(layer), [images])
+    columns = layer(images).detach().transpose(0, 1).flatten(1).double()
+    expected = torch.linalg.eigvalsh(torch.cov(columns, correction=0)).flip(0)
+    assert torch.allclose(row.singular_values[0] ** 2, expected.clamp(min=0), atol=1e-6)
+    assert row.rank(0.999999) == 2
 
 
 def test_the_better_trial_on_dev_is_chosen_and_the_dense_control_is_no_arm():

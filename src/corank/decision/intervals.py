@@ -44,11 +44,17 @@ def accuracy_interval(correct: Tensor) -> Interval:
 def difference_interval(correct: Tensor, reference: Tensor, confidence: float = 0.95) -> Interval:
     """Return the interval of accuracy minus the reference's, on the same samples.
 
-    (p₊ − p₋) ± z √(p₊ + p₋ − (p₊ − p₋)²) / √(n + 2), where p₊ = (n₊ + 1)/(n + 2) counts the samples that
-    only the first gets right and p₋ those that only the reference does.
+    d̄ ± z s / √(n + 2), where d̄ and s are mean and standard deviation of the n differences in hits and of two
+    more that are put to them, +1 and −1.
 
-    Source: Bonett and Price 2012, adjusted Wald interval for paired proportions; it stays honest where no
-    sample differs. Neither scipy nor statsmodels has an interval of a paired difference of proportions.
+    Args:
+        correct, reference: 0 or 1 a sample, (n,); or (n, k) from k pairs of trainings, whose differences are
+            averaged sample by sample first: k seeds on one sample are no k samples.
+        confidence: of the interval.
+
+    Source: Bonett and Price 2012, adjusted Wald interval for paired proportions, there written by counts; it
+    stays honest where no sample differs. The averages over seeds are ours. Neither scipy nor statsmodels has
+    an interval of a paired difference of proportions.
 
     >>> low, high = difference_interval(torch.ones(360), torch.ones(360))
     >>> round(low, 4), round(high, 4)
@@ -56,25 +62,24 @@ def difference_interval(correct: Tensor, reference: Tensor, confidence: float = 
     """
     from scipy.stats import norm
 
-    gained, lost = _disagreements(correct, reference)
-    half = norm.ppf((1 + confidence) / 2) * _spread(gained, lost) / sqrt(len(correct) + 2)
-    return Interval(float(gained - lost - half), float(gained - lost + half))
+    gaps = _gaps(correct, reference)
+    half = norm.ppf((1 + confidence) / 2) * gaps.std(correction=0).item() / sqrt(len(gaps))
+    return Interval(gaps.mean().item() - half, gaps.mean().item() + half)
 
 
 def difference_spread(correct: Tensor, reference: Tensor) -> float:
     """Return the standard deviation of a sample's difference in hits, as the interval above has it."""
-    return _spread(*_disagreements(correct, reference))
+    return _gaps(correct, reference).std(correction=0).item()
 
 
-def _disagreements(correct: Tensor, reference: Tensor) -> tuple[float, float]:
-    n = len(correct) + 2
-    gained = (int(((correct == 1) & (reference == 0)).sum()) + 1) / n
-    lost = (int(((correct == 0) & (reference == 1)).sum()) + 1) / n
-    return gained, lost
+def _gaps(correct: Tensor, reference: Tensor) -> Tensor:
+    gaps = correct.double() - reference.double()
+    return _padded(gaps if gaps.dim() == 1 else gaps.mean(1))
 
 
-def _spread(gained: float, lost: float) -> float:
-    return sqrt(gained + lost - (gained - lost) ** 2)
+def _padded(gaps: Tensor) -> Tensor:
+    gaps = gaps.double()
+    return torch.cat([gaps, gaps.new_tensor([1.0, -1.0])])
 
 
 def mean_interval(values: Tensor, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -186,16 +191,10 @@ def two_sample_interval(values: Tensor, others: Tensor, seed: int = 0) -> Interv
 def _two_sample_hits(values: Tensor, others: Tensor) -> Interval:
     from scipy.stats import norm
 
-    shares = [
-        tuple((int((side == sign).sum()) + 1) / (len(side) + 2) for sign in (1, -1))
-        for side in (values, others)
-    ]
-    variance = sum(
-        _spread(*share) ** 2 / (len(side) + 2) for share, side in zip(shares, (values, others), strict=True)
-    )
-    (gained, lost), (gained_there, lost_there) = shares
-    middle = gained - lost - (gained_there - lost_there)
-    half = float(norm.ppf(0.975)) * sqrt(variance)
+    one, two = _padded(values), _padded(others)
+    middle = (one.mean() - two.mean()).item()
+    variance = one.var(correction=0) / len(one) + two.var(correction=0) / len(two)
+    half = float(norm.ppf(0.975)) * sqrt(variance.item())
     return Interval(middle - half, middle + half)
 
 
