@@ -384,6 +384,7 @@ def main() -> None:
         rows,
         last.read_final(last.done(full)),
         describe_run(0, f"trained in {last.network.precision}, judged in float32"),
+        caveat=last.network.caveat,
         times=last.times(full),
         planned=len(full),
         keep=given.files is None,

@@ -155,6 +155,10 @@ def _spearman(ranks: list[float], ends: list[float]) -> str:
     return f"{spearmanr(ranks, ends).statistic:+.2f}"
 
 
+def _without_run(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "run"}  # how it was measured is told once
+
+
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row of each training, whose cuts share what is before them."""
     return list({(row["arm"], row["learning_rate"], row["strength"]): row for row in rows}.values())
@@ -204,6 +208,7 @@ def write_page(
     full: list[dict[str, Any]],
     run: Mapping[str, Any],
     *,
+    caveat: str,
     times: Mapping[str, Any],
     planned: int,
     keep: bool,
@@ -212,43 +217,52 @@ def write_page(
 
     Args:
         screen, full: the rows of both stages; of the second as many as there are.
+        caveat: what a reader must know of the network that all start from.
         times: of the networks that were cut by time, as `time_networks` returns them; perhaps none.
         planned: networks of the second stage.
     """
     ran = {row["arm"] for row in screen}
     absent = ", ".join(arm for arm in ARMS if arm not in ran)
     left = planned - sum("final" in row for row in full)
-    body = (
+    sections = [
         f"{problem.model}; {problem.data}. All arms start at the same trained weights and are cut by one "
         "data-aware method, to a share of dense's multiply-accumulates (MACs) or of its time in "
-        f"{ENGINES[0]}, as the latency table predicts it. Dev decides; final was read once. Accuracy in "
-        "percent.\n\n"
-        + (
-            f"**Not finished: {left} of {planned} networks are not trained and read yet.**\n\n"
-            if left
-            else ""
-        )
-        + (
-            f"## Final\n{final_table(full)}\n\n"
-            f"## Recovery, on dev\nMean over the seeds.\n\n{course_table(full)}\n\n"
-            f"![Recovery](evidence_{name}.svg)\n\n"
-            if full
-            else ""
-        )
-        + (f"## Measured time\n{times_table(times)}\n\n" if times else "")
-        + "## Is the rank the right target?\nHow the rank before the cut goes with dev accuracy after it, in "
-        "the screen: that of the weights, which most forces lower, and that of the outputs, by which the cut "
-        f"is made. {rank_use(screen)}\n\n"
+        f"{ENGINES[0]}, as the latency table predicts it. All recover at one learning rate. Dev decides; "
+        f"final was read once. Accuracy in percent. {caveat}"
+    ]
+    if left:
+        sections.append(f"**Not finished: {left} of {planned} networks are not trained and read yet.**")
+    if full:
+        sections += [
+            f"## Final\n{final_table(full)}",
+            f"## Recovery, on dev\nMean over the seeds.\n\n{course_table(full)}",
+            f"![Recovery](evidence_{name}.svg)",
+        ]
+    if times:
+        sections.append(f"## Measured time\n{times_table(times)}")
+    sections += [
+        "## Is the rank the right target?\nHow the rank before the cut goes with dev accuracy after it, in "
+        "the screen: that of the weights, which most forces lower, and that of the outputs, by which the cut is "
+        f"made. {rank_use(screen)}",
         "## Ranks at 5% error\nThe screen's trials before the cut: what the force does to the layers, and "
-        f"what it costs.\n\n{rank_table(screen)}\n\n![Ranks by layer](evidence_{name}_ranks.svg)\n\n"
-        f"## The screen, on dev\nTwo trials of every arm, one seed. Arms that were not run here: "
-        f"{absent or 'none'}.\n\n{screen_table(screen)}"
-    )
+        f"what it costs.\n\n{rank_table(screen)}",
+        f"![Ranks by layer](evidence_{name}_ranks.svg)",
+        "## The screen, on dev\nTwo trials of every arm, the best four go on. One seed: near places are "
+        f"noise. Arms that were not run here: {absent or 'none'}.\n\n{screen_table(screen)}",
+    ]
+    body = "\n\n".join(sections)
     if not keep:
         print(body)
         return
     if full:
         draw_recovery(full, RESULTS / f"evidence_{name}.svg")
     draw_ranks(_once(screen), RESULTS / f"evidence_{name}_ranks.svg")
-    figures = rounded({"screen": screen, "full": full, "times": times})
-    store(f"evidence_{name}", f"Does coordinating filters win? {problem.model}", body, figures, run)
+    stages = {"screen": screen, "full": full}
+    figures = {stage: [_without_run(row) for row in rows] for stage, rows in stages.items()}
+    store(
+        f"evidence_{name}",
+        f"Does coordinating filters win? {problem.model}",
+        body,
+        rounded(figures | {"times": times}),
+        run,
+    )

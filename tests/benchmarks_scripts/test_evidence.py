@@ -35,6 +35,7 @@ def _network(shared: bool = False) -> Network:
         start,
         {"screen": cut_rules(0.9), "full": cut_rules(0.9, 0.8, time=0.9 if shared else None)},
         "float32",
+        "A caveat." if shared else "",
         shared,
     )
 
@@ -114,6 +115,7 @@ def test_trainings_of_hours_are_shared_out_over_machines(run, tmp_path):
     run("final", network="large")
     page = (tmp_path / "results" / "evidence_large.md").read_text()
     assert "22 of 22 networks" in page
+    assert "A caveat." in page
     assert "## Recovery" not in page
     with pytest.raises(SystemExit, match="run the stage `table` first, on an idle machine"):
         run("full", "--seeds", "0", "--arms", "no force", network="large")

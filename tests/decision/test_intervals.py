@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from corank.decision.intervals import (
     accuracy_interval,
     change_of_difference,
     difference_interval,
+    difference_spread,
     two_sample_interval,
 )
 
@@ -42,6 +45,35 @@ def test_a_difference_and_its_mirror():
     back = difference_interval(second, first)
     assert (low, high) == pytest.approx((-back.high, -back.low))
     assert low < 0.25 < high
+
+
+def test_the_formula_by_counts():
+    first, second = torch.tensor([1.0, 1, 1, 0, 1, 0]), torch.tensor([1.0, 0, 0, 1, 1, 0])
+    gained, lost = 3 / 8, 2 / 8  # (2 + 1) / (6 + 2) and (1 + 1) / (6 + 2)
+    half = 1.959964 * math.sqrt(gained + lost - (gained - lost) ** 2) / math.sqrt(8)
+    assert difference_interval(first, second) == pytest.approx(
+        (gained - lost - half, gained - lost + half), abs=1e-6
+    )
+    assert difference_spread(first, second) == pytest.approx(half * math.sqrt(8) / 1.959964, abs=1e-6)
+
+
+def test_the_same_samples_thrice_are_no_more_samples():
+    generator = torch.Generator().manual_seed(0)
+    first, second = _hits(generator, 50, 0.9), _hits(generator, 50, 0.8)
+    one = difference_interval(first, second)
+    thrice = difference_interval(first[:, None].repeat(1, 3), second[:, None].repeat(1, 3))
+    assert thrice == pytest.approx(one)
+
+
+def test_seeds_cover_the_truth_as_often_as_they_say():
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(400):
+        hard = (torch.rand(300, 1, generator=generator) < 0.1).float()  # for every seed alike
+        first, second = ((torch.rand(300, 3, generator=generator) < 1 - p * hard).float() for p in (0.6, 0.5))
+        low, high = difference_interval(first, second)
+        covered += low <= -0.1 * 0.1 <= high
+    assert 0.92 <= covered / 400 <= 0.995
 
 
 def test_more_samples_say_more():
