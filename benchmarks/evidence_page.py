@@ -242,8 +242,8 @@ def write_page(
         sections.append(f"## Measured time\n{times_table(times)}")
     sections += [
         "## Is the rank the right target?\nHow the rank before the cut goes with dev accuracy after it, in "
-        "the screen: that of the weights, which most forces lower, and that of the outputs, by which the cut is "
-        f"made. {rank_use(screen)}",
+        "the screen: that of the weights, which most forces lower, and that of the outputs, by which the cut "
+        f"is made. {rank_use(screen)}",
         "## Ranks at 5% error\nThe screen's trials before the cut: what the force does to the layers, and "
         f"what it costs.\n\n{rank_table(screen)}",
         f"![Ranks by layer](evidence_{name}_ranks.svg)",
