@@ -18,6 +18,7 @@ test-slow: $(VENV)/.dev
 
 # The question of docs/results on digits: every arm, three seeds, under 20 minutes on two cores.
 reproduce-fast: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.evidence screen --network digits
 	$(BIN)/python -m benchmarks.evidence full --network digits
 	$(BIN)/python -m benchmarks.evidence final --network digits
 

@@ -1,8 +1,9 @@
 """`corank tune` against random search and the fixed settings, on digits, at equal trial-epochs.
 
-The search may give trials up, random search may not: it gets as many whole trials as the search's epochs pay
+The search may give trials up, the others may not: they get as many whole trials as the search's epochs pay
 for. Each is judged by the area that its front covers on dev: between the cost of the dense network and none,
-above a floor of accuracy. The fixed settings are the two trials that the search begins with.
+above a floor of accuracy. The fixed settings are a cut without force at the default learning rates, at depths
+spread evenly over the space. `--seeds` takes some, so that processes of one thread may share them out.
 
     OMP_NUM_THREADS=1 python -m benchmarks.search
 """
@@ -10,35 +11,39 @@ above a floor of accuracy. The fixed settings are the two trials that the search
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import optuna
 
-from benchmarks.record import describe_run, rounded, store, table
+from benchmarks.record import describe_run, kept, rounded, store, table
 from corank.pilot.digits import digits
 from corank.pilot.options import TrialOptions
-from corank.tuning import Space, search, tune
+from corank.tuning import Space, tune
 
 RUNS = Path(__file__).resolve().parents[1] / "runs" / "search"
+SEEDS = (0, 1, 2)
 FLOOR = 0.8  # accuracy below which a trial covers nothing
-OPTIONS = TrialOptions(shared=2, before_cut=2, after_cut=3, multiple=4)
+OPTIONS = TrialOptions(shared=2, before_cut=1, after_cut=2, multiple=4)
 SPACE = Space(cut=(0.03, 0.5))
+WAYS = {"tune": "`corank tune`", "random": "random search", "fixed": "fixed settings"}
 
 
-@contextmanager
-def random_search() -> Iterator[None]:
-    """Let `tune` draw at random and finish every trial."""
-    sampler, hopeless = optuna.samplers.TPESampler, search.is_hopeless
-    optuna.samplers.TPESampler, search.is_hopeless = optuna.samplers.RandomSampler, lambda *_: False
-    try:
-        yield
-    finally:
-        optuna.samplers.TPESampler, search.is_hopeless = sampler, hopeless
+class Sweep(optuna.samplers.RandomSampler):
+    """Draws the cut of each trial from a list; in a space where all else is fixed nothing else is drawn."""
+
+    def __init__(self, cuts: list[float]) -> None:
+        super().__init__()
+        self._cuts = cuts
+
+    def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> float:
+        """Return the cut of this trial."""
+        return self._cuts[trial.number]
 
 
 def covered(points: Iterable[tuple[float, float]]) -> float:
@@ -68,20 +73,35 @@ def spent(result: dict[str, Any], options: TrialOptions) -> int:
 
 
 def compare(seed: int, trials: int, options: TrialOptions, folder: Path) -> dict[str, Any]:
-    """Run the search, then random search for as many epochs."""
+    """Run the search, then the others for as many epochs."""
     problem = digits()
-    found = tune(problem, folder / f"tune{seed}", options, SPACE, trials=trials, progress=False)
+    run = partial(tune, problem, progress=False)
+    found = run(folder / f"tune{seed}", options, SPACE, trials=trials)
     epochs = spent(found, options)
     whole = max(epochs // (options.before_cut + options.after_cut), 1)
-    with random_search():
-        chance = tune(problem, folder / f"random{seed}", options, SPACE, trials=whole, progress=False)
+    others: Callable[..., dict[str, Any]] = partial(run, trials=whole, give_up=False)
+    chance = others(
+        folder / f"random{seed}",
+        options,
+        SPACE,
+        sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    )
+    low, high = SPACE.cut
+    cuts = [low + (high - low) * number / max(whole - 1, 1) for number in range(whole)]
+    fixed = replace(
+        SPACE,
+        kinds=("none",),
+        learning_rate_before=(options.learning_rate_before,) * 2,
+        learning_rate_after=(options.learning_rate_after,) * 2,
+    )
+    swept = others(folder / f"fixed{seed}", options, fixed, sampler=lambda _: Sweep(cuts))
+    results = {"tune": found, "random": chance, "fixed": swept}
     return {
         "seed": seed,
-        "epochs": [epochs, spent(chance, options)],
-        "trials": [len(found["trials"]), len(chance["trials"])],
-        "tune": covered(finished(found)),
-        "random": covered(finished(chance)),
-        "fixed": covered(finished(found)[:2]),
+        "epochs": {name: spent(one, options) for name, one in results.items()},
+        "trials": {name: len(one["trials"]) for name, one in results.items()},
+        "area": {name: covered(finished(one)) for name, one in results.items()},
+        "dense": {name: one["dense"] for name, one in results.items()},
     }
 
 
@@ -90,36 +110,40 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         [
             row["seed"],
-            " / ".join(map(str, row["trials"])),
-            " / ".join(map(str, row["epochs"])),
-            *(f"{row[name]:.4f}" for name in ("tune", "random", "fixed")),
+            *(" / ".join(str(row[key][name]) for name in WAYS) for key in ("trials", "epochs")),
+            *(f"{row['area'][name]:.4f}" for name in WAYS),
         ]
         for row in rows
     ]
-    means = {name: fmean(row[name] for row in rows) for name in ("tune", "random", "fixed")}
-    wins = sum(row["tune"] > row["random"] for row in rows)
-    heads = ["seed", "trials, ours / random", "epochs, ours / random", "`corank tune`", "random", "fixed"]
+    means = {name: fmean(row["area"][name] for row in rows) for name in WAYS}
+    told = ", ".join(f"{means[name]:.4f} by {said}" for name, said in WAYS.items())
+    wins = {
+        name: sum(row["area"]["tune"] > row["area"][name] for row in rows) for name in WAYS if name != "tune"
+    }
+    ahead = " and ".join(f"of {WAYS[name]} in {count} of {len(rows)} seeds" for name, count in wins.items())
+    heads = ["seed", "trials of each", "epochs of each", *WAYS.values()]
     return (
         "Digits and the pilot's VGG; the share of the area that the front covers on dev, from "
-        f"{FLOOR:.0%} to 100% accuracy and from dense's multiply-accumulates to none; more is better.\n\n"
-        f"{table(heads, lines)}\n\n"
-        f"Mean: {means['tune']:.4f} by `corank tune`, {means['random']:.4f} by random search, "
-        f"{means['fixed']:.4f} by the fixed settings. The search was ahead of random search in {wins} of "
-        f"{len(rows)} seeds."
+        f"{FLOOR:.0%} to 100% accuracy and from dense's multiply-accumulates to none; more is better. The "
+        "others may use as many epochs as the search, which gives trials up.\n\n"
+        f"{table(heads, lines)}\n\nMean: {told}. The search was ahead {ahead}."
     )
 
 
 def main() -> None:
-    """Compare on every seed and store the page."""
+    """Compare on every seed and store the page once all are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=14)
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
+    parser.add_argument("--trials", type=int, default=30)
     given = parser.parse_args()
-    rows = []
-    for seed in range(given.seeds):
+    folder = RUNS / str(given.trials)
+    for seed in given.seeds:
         options = replace(OPTIONS, seeds=(seed,))
-        rows.append(compare(seed, given.trials, options, RUNS / str(given.trials)))
-    store("search", "Does the search pay?", page(rows), rounded(rows), describe_run(0))
+        kept(folder / f"{seed}.json", f"seed {seed}", partial(compare, seed, given.trials, options, folder))
+    paths = [folder / f"{seed}.json" for seed in SEEDS]
+    if all(path.exists() for path in paths):
+        rows = [json.loads(path.read_text()) for path in paths]
+        store("search", "Does the search pay?", page(rows), rounded(rows), describe_run(SEEDS[0]))
 
 
 if __name__ == "__main__":

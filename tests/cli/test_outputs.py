@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from corank.cli.tune import count_trials, front_of
 from tests.cli.running import corank
 
 __all__ = ["corank"]  # a fixture
@@ -56,3 +57,33 @@ def test_an_engine_that_a_search_would_not_use_is_refused(corank, tmp_path, word
     assert code == 2
     assert message in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ('target = "macs=0.5"', "target: how deep is searched"),
+        ("seeds = [3, 4]", "seeds: a trial trains one"),
+        ('kind = "l1"', "kind: it is searched, among kinds of the space"),
+    ],
+)
+def test_settings_that_a_search_would_not_use_are_refused(corank, tmp_path, recipe, message):
+    (tmp_path / "a.toml").write_text(recipe)
+    code, _, err = corank("tune", "--out", "out", "--recipe", "a.toml")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_says_how_its_trials_ended():
+    trials = [
+        {"number": 0, "state": "complete", "cost": 0.5, "failed": None},
+        {"number": 1, "state": "pruned", "cost": 0.4, "failed": None},
+        {"number": 2, "state": "fail", "cost": None, "failed": "the loss is nan"},
+        {"number": 3, "state": "complete", "cost": 0.3, "failed": None},
+        {"number": 4, "state": "running", "cost": None, "failed": None},
+    ]
+    result = {"trials": trials, "front": [0, 3]}
+    assert [one["number"] for one in front_of(result)] == [3, 0]
+    said = count_trials(result)
+    assert said == "5 trials: 2 finished, 1 given up, 1 failed, 1 run elsewhere; trial 2: the loss is nan"

@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from corank.cli.recipes import make_options, read_recipe
 from corank.cost import Cost
 from corank.errors import CorankError, ExtraError, FileError, OutOfMemoryError
+from corank.latency import LatencyTable, TableRow
 from corank.pilot.arm import Arm
 from corank.pilot.arms import Trainer
 from corank.pilot.folder import locked
 from corank.pilot.options import TrialOptions
 from corank.pilot.problems import make_problem
 from corank.spectra import Spectrum
-from corank.tuning import Space, search, tune
+from corank.tuning import Space, record, search, tune
+from corank.tuning.reach import within_reach
 from tests.cli import own
 
 optuna = pytest.importorskip("optuna", reason="the search comes with the extra `tune`")
@@ -51,6 +56,12 @@ def test_a_search_ends_with_a_front_recipes_and_pictures(problem, tmp_path):
         )
         assert (tmp_path / "recipes" / f"{number}.toml").exists()
     assert 0 <= result["dense"] <= 1
+    assert (result["metric"], result["higher_is_better"]) == ("accuracy", True)
+    best = max(complete, key=lambda one: one["score"])["number"]
+    scores = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("work/*/score.json")}
+    assert sorted(scores) == ["dense", f"dense-{best}"]  # with the fixed rates, and with those of the best
+    assert result["dense"] == max(scores.values())
+    assert not list(tmp_path.glob("work/trial*/*")), "what no one reads any more is left"
     for picture in ("front.svg", "mattered.svg"):
         assert "<svg" in (tmp_path / picture).read_text()
 
@@ -69,7 +80,9 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(problem, tmp_path, 
     monkeypatch.setattr(Trainer, "make_arm", dying)
     with pytest.raises(KeyboardInterrupt):
         tune(problem, tmp_path / "killed", OPTIONS, SPACE, trials=4, progress=False)
-    assert not (tmp_path / "killed" / "tune.json").exists()
+    early = json.loads((tmp_path / "killed" / "tune.json").read_text())  # of what was finished by then
+    assert rows(early) == rows(whole)[:1]
+    assert early["dense"] is not None
     again = tune(problem, tmp_path / "killed", OPTIONS, SPACE, trials=4, progress=False)
     assert rows(again) == rows(whole)
     assert again["dense"] == whole["dense"]
@@ -131,7 +144,9 @@ def test_a_lower_metric_is_better_where_the_task_says_so(tmp_path, monkeypatch):
     problem = make_problem("own", "named", own.Named, task=own.named, keep=("net.6",))
     monkeypatch.setattr(search, "Trainer", Pretended)
     result = tune(problem, tmp_path, OPTIONS, SPACE, trials=2, progress=False)
-    assert all(one["score"] < 0 for one in result["trials"])
+    assert result["higher_is_better"] is False
+    assert all(one["score"] > 0 for one in result["trials"])  # as the task has it
+    assert result["dense"] > 0
 
 
 def test_a_folder_in_use_is_left_to_its_worker(tmp_path):
@@ -247,9 +262,10 @@ def test_a_folder_keeps_to_its_study(problem, tmp_path):
     assert (out / "tune.json").read_text() == before
 
 
-def test_every_workers_costs_are_from_one_table(problem, tmp_path):
+def test_every_workers_costs_are_from_one_table(problem, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="an optional engine")
     pytest.importorskip("onnxscript", reason="ONNX files come with the extra `onnx`")
+    monkeypatch.setattr(search, "within_reach", lambda *terms: terms[2])  # a network too small to gain time
     space = Space(kinds=("none",), cut=(0.5, 0.95), cost="latency", time_budget=2.0)
     options = {"storage": f"sqlite:///{tmp_path / 'a.db'}", "progress": False}
     tune(problem, tmp_path / "a", OPTIONS, space, trials=1, **options)
@@ -290,3 +306,135 @@ def test_a_search_that_cannot_be_is_refused_before_any_work(problem, tmp_path, s
     with pytest.raises(CorankError, match=message):
         tune(problem, tmp_path / "out", OPTIONS, space(), trials=trials, progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trial_is_not_given_up_after_its_last_epoch(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    options = replace(OPTIONS, after_cut=1)
+    space = Space(kinds=("l2",), strength=(0.001, 1.0))
+    result = tune(problem, tmp_path, options, space, trials=12, progress=False)
+    assert {one["state"] for one in result["trials"]} == {"complete"}
+
+
+def test_nothing_is_given_up_where_that_is_not_wanted(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    space = Space(kinds=("l2",), strength=(0.001, 1.0))
+    seeds = []
+
+    def sampler(seed):
+        seeds.append(seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+    terms = {"sampler": sampler, "give_up": False, "progress": False}
+    result = tune(problem, tmp_path, OPTIONS, space, trials=12, **terms)
+    assert {one["state"] for one in result["trials"]} == {"complete"}
+    assert len(set(seeds)) > 12  # one for each value of each trial
+
+
+def test_what_a_few_trials_cannot_say_is_not_said(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    space = Space(kinds=("none", "l2"), strength=(0.001, 1.0))
+    few = tune(problem, tmp_path, OPTIONS, space, trials=record.ENOUGH - 1, give_up=False, progress=False)
+    assert few["mattered"] == {}
+    enough = tune(problem, tmp_path, OPTIONS, space, trials=record.ENOUGH, give_up=False, progress=False)
+    assert {"cut", "kind", "strength", "cooldown", "toward"} <= set(enough["mattered"]["score"])
+    assert next(iter(enough["mattered"]["cost"])) == "cut"
+
+
+def test_dense_starts_within_the_space(problem, tmp_path, monkeypatch):
+    rates = []
+    make_arm = Pretended.make_arm
+
+    def noting(self, name, start):
+        if name == "dense":
+            rates.append(self.options.learning_rate_before)
+        return make_arm(self, name, start)
+
+    monkeypatch.setattr(Pretended, "make_arm", noting)
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    options = replace(OPTIONS, learning_rate_before=0.9)
+    result = tune(problem, tmp_path, options, SPACE, trials=2, progress=False)
+    best = max(result["trials"], key=lambda one: one["score"])
+    assert rates == [SPACE.learning_rate_before[1], best["settings"]["learning_rate_before"]]
+
+
+def test_the_cut_begins_where_the_network_can_follow(problem, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    space = replace(SPACE, cut=(0.01, 0.95))
+    least = within_reach(problem, OPTIONS, space).cut[0]
+    assert 0.1 < least < 0.5
+    result = tune(problem, tmp_path / "out", OPTIONS, space, trials=6, progress=False)
+    assert "cut begins at" in caplog.text
+    assert all(one["settings"]["cut"] >= least for one in result["trials"])
+    assert within_reach(problem, OPTIONS, replace(space, cut=(least, 0.95))).cut == (least, 0.95)
+    again = tune(problem, tmp_path / "out", OPTIONS, space, trials=6, progress=False)
+    assert again["trials"] == result["trials"]
+
+
+def test_a_space_out_of_reach_is_refused_before_anything_is_written(problem, tmp_path):
+    with pytest.raises(CorankError, match="cut ends at 0.02, and the deepest plan .* Choose another cost or"):
+        tune(problem, tmp_path / "out", OPTIONS, replace(SPACE, cut=(0.01, 0.02)), trials=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_time_out_of_reach_is_said_once_the_table_is_there(problem, tmp_path, monkeypatch):
+    rows = (TableRow("0", "dense", 8, 1.0), TableRow("0", "filter_basis", 4, 0.8, 0.8, (0.7, 0.9)))
+    monkeypatch.setattr(search, "one_table", lambda *_: LatencyTable("torch", 1, "float32", 4, 1.2, rows))
+    space = replace(SPACE, cost="latency", backend="torch", cut=(0.5, 0.8))
+    with pytest.raises(CorankError, match=r"cut ends at 0.8, and .* leaves 0.84 of the latency. Choose"):
+        tune(problem, tmp_path, OPTIONS, space, trials=1, progress=False)
+    assert not list(tmp_path.glob("work/trial*"))
+
+
+def test_workers_of_unlike_machines_share_a_search(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    storage = f"sqlite:///{tmp_path / 'a.db'}"
+    terms = {"storage": storage, "progress": False}
+    tune(problem, tmp_path / "a", OPTIONS, SPACE, trials=1, **terms)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        result = tune(problem, tmp_path / "b", OPTIONS, SPACE, trials=2, **terms)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(result["trials"]) == 2
+
+
+def test_a_storage_that_was_refused_does_not_spoil_the_folder(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    terms = {"storage": f"sqlite:///{tmp_path / 'a.db'}", "progress": False}
+    tune(problem, tmp_path / "a", OPTIONS, SPACE, trials=1, **terms)
+    with pytest.raises(FileError, match=r"options.multiple is 1 there and 2 here"):
+        tune(problem, tmp_path / "b", replace(OPTIONS, multiple=2), SPACE, trials=1, **terms)
+    assert len(tune(problem, tmp_path / "b", OPTIONS, SPACE, trials=2, **terms)["trials"]) == 2
+
+
+def test_a_folder_of_any_name(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    out = tmp_path / "we?ird%20 #na me"
+    tune(problem, out, OPTIONS, SPACE, trials=1, progress=False)
+    assert (out / "tune.db").exists()
+    assert [one.name for one in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("tune.db", "cannot be opened"), ("work/study.json", "is damaged")]
+)
+def test_a_damaged_folder_is_one_clear_error(problem, tmp_path, monkeypatch, name, said):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    tune(problem, tmp_path, OPTIONS, SPACE, trials=1, progress=False)
+    (tmp_path / name).write_text("no longer what it was" * 100)
+    with pytest.raises(FileError, match=f"{name}: {said} .*Choose another folder, or delete this one"):
+        tune(problem, tmp_path, OPTIONS, SPACE, trials=2, progress=False)
+
+
+def test_a_recipe_names_its_problem(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "Trainer", Pretended)
+    named = {"data": "tests.cli.own:seeded", "keep": ("6",), "batch_size": 8}
+    result = tune(problem, tmp_path, OPTIONS, SPACE, trials=2, named=named, progress=False)
+    for number in result["front"]:
+        found = read_recipe(tmp_path / "recipes" / f"{number}.toml")
+        assert found.problem == named
+        made = make_options(found.options, trained=False)
+        assert made.learning_rate_before == result["trials"][number]["settings"]["learning_rate_before"]
+        assert (made.shared, made.before_cut, made.after_cut) == (1, 1, 2)

@@ -7,7 +7,7 @@ from corank.errors import CorankError, FileError
 from corank.pilot.options import TrialOptions
 from corank.tuning import Space
 from corank.tuning.pruning import Course, is_hopeless
-from corank.tuning.space import defaults, draw, options_at, recipe
+from corank.tuning.space import defaults, draw, options_at, recipe, require_searched
 
 FORCED = {
     "kind": "subspace",
@@ -53,8 +53,36 @@ def test_a_point_survives_its_recipe(tmp_path, point, cost):
     assert chosen.arms == (("dense", "force_plan") if point is FORCED else ("dense", "lowrank"))
     assert chosen.target.to_dict()[cost] == 0.4
     assert chosen.seeds == (3,)
-    (tmp_path / "a.toml").write_text(recipe(chosen))
+    (tmp_path / "a.toml").write_text(recipe(chosen, {}))
     assert make_options(read_recipe(tmp_path / "a.toml").options, trained=False) == chosen
+
+
+def test_patterns_of_layers_may_be_spaced():
+    assert options_at({**FORCED, "layers": "0, 2"}, Space(), TrialOptions()).force_layers == ("0", "2")
+
+
+def test_where_a_recipe_begins_the_search_begins():
+    options = TrialOptions(kind="output", cooldown=0.5, force_layers=("0", "2"), arms=("dense", "force_plan"))
+    space = Space(layers=("*", "0,2"))
+    forced = defaults(space, options)[1]
+    assert (forced["kind"], forced["cooldown"], forced["layers"]) == ("output", 0.5, "0,2")
+    assert forced["toward"] is True
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": "x"}, "target: how deep is searched"),
+        ({"seeds": (3, 4)}, "seeds: a trial trains one, got 2"),
+        ({"kind": "l1"}, "kind: it is searched, among kinds of the space, and 'l1' is not there"),
+        ({"cooldown": 0.3}, "cooldown: it is searched, among cooldowns"),
+        ({"force_layers": ("2",)}, "force_layers: it is searched, among layers"),
+    ],
+)
+def test_what_a_search_would_not_use_is_refused(settings, message):
+    require_searched(Space(), {"seeds": (3,), "kind": "l2", "cooldown": 0.5, "force_layers": ("*",)})
+    with pytest.raises(CorankError, match=message):
+        require_searched(Space(), settings)
 
 
 def test_the_fixed_settings_come_first_and_lie_in_the_space():
@@ -81,9 +109,13 @@ def test_a_space_is_read_from_a_file(tmp_path):
         ("kinds = 'l2'", "kinds is a list, got 'l2'"),
         ("kinds = ['l7']", "kinds: allowed are none, l2"),
         ("kinds = []", "kinds needs at least one choice"),
-        ("strength = [0.5, 0.1]", r"strength is a range within \(0, 1000\], got 0.5 to 0.1"),
+        ("strength = [0.5, 0.1]", r"strength is a range within \(0, 1000\), got 0.5 to 0.1"),
         ("strength = [0.5]", "strength is a range of two numbers"),
-        ("cut = [0.5, 1.5]", r"cut is a range within \(0, 1\]"),
+        ("cut = [0.5, 1.5]", r"cut is a range within \(0, 1\)"),
+        ("cut = [1.0, 1.0]", r"cut is a range within \(0, 1\), got 1.0 to 1.0"),
+        ("kinds = ['l2', 'l2']", "kinds has 'l2' twice"),
+        ("time_budget = -5.0", "time_budget is seconds above 0, got -5.0"),
+        ("learning_rate_after = [0.1, 10.0]", r"learning_rate_after is a range within \(0, 10\)"),
         ("cooldowns = [2.0]", r"cooldowns are shares in \[0, 1\]"),
         ("strength = ['a', 'b']", "strength is a list, each a number, got 'a'"),
         ("cooldowns = ['x']", "cooldowns is a list, each a number, got 'x'"),

@@ -20,9 +20,9 @@ def main(out: Path) -> None:
     torch.set_num_threads(1)
     run_one = search._Search._run
 
-    def noted(self: Any, trial: Any, folder: Path) -> None:
+    def noted(self: Any, trial: Any, folder: Path, *rest: Any) -> None:
         (folder / "worker").write_text(os.environ["RANK"])
-        run_one(self, trial, folder)
+        run_one(self, trial, folder, *rest)
 
     search._Search._run = noted
     problem = Problem("made up", "small", {}, (), SameTask(own.seeded(0)), own.net, keep=("6",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,10 @@ def tune(
     weights: Annotated[
         Path | None, typer.Option(help="Trained weights, safetensors: all trials start there.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Settings that are not searched, in TOML.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Settings that are not searched, in TOML; and where the search begins."),
+    ] = None,
     space: Annotated[Path | None, typer.Option(help="What is searched, in TOML; see corank.Space.")] = None,
     trials: Annotated[int, typer.Option(help="Of the whole study, by all workers.")] = 30,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
@@ -44,6 +48,7 @@ def tune(
     from corank.errors import CorankError
     from corank.tuning import Space
     from corank.tuning import tune as search
+    from corank.tuning.space import describe, require_searched
 
     if quiet:
         logging.getLogger().setLevel(logging.WARNING)
@@ -65,6 +70,7 @@ def tune(
             f"backend: {backend} is the engine of the latency, and the cost is {wanted.cost}. Give "
             "--cost latency, or leave it out."
         )
+    require_searched(wanted, both.options)
     result = search(
         find_problem(both.problem),
         out,
@@ -72,18 +78,41 @@ def tune(
         wanted,
         trials=trials,
         storage=storage,
+        named=both.problem,
         progress=not quiet,
     )
     if as_json:
         typer.echo(json.dumps(result, indent=1))
         return
-    typer.echo(f"dense after the same epochs: {result['dense']:.4f} on dev")
-    for row in sorted(
-        (one for one in result["trials"] if one["number"] in result["front"]), key=lambda one: one["cost"]
-    ):
-        settings = ", ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in row["settings"].items()
+    typer.echo(f"dense after the same epochs: {result['metric']} {result['dense']:.4f} on dev")
+    for row in front_of(result):
+        typer.echo(
+            f"trial {row['number']}: {row['score']:.4f} at {row['cost']:.2f} of the {result['cost']}: "
+            f"{describe(row['settings'])}"
         )
-        typer.echo(f"{row['score']:.4f} at {row['cost']:.2f} of the {result['cost']}: {settings}")
-    typer.echo(f"{out / 'tune.json'}, front.svg, mattered.svg; recipes of the front in {out / 'recipes'}")
+    typer.echo(count_trials(result))
+    if not result["front"]:
+        raise CorankError(
+            f"{out}: no trial was finished, so there is no front. The reasons are in tune.json."
+        )
+    typer.echo(
+        f"{out / 'tune.json'}, front.svg, mattered.svg; recipes of the front, by the numbers of trials, in "
+        f"{out / 'recipes'}"
+    )
+
+
+def front_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """List the trials of the front, the cheapest first."""
+    found = [one for one in result["trials"] if one["number"] in result["front"]]
+    return sorted(found, key=lambda one: one["cost"])
+
+
+def count_trials(result: dict[str, Any]) -> str:
+    """Say how the trials ended."""
+    states = {"complete": "finished", "pruned": "given up", "fail": "failed", "running": "run elsewhere"}
+    counts = Counter(states[one["state"]] for one in result["trials"])
+    told = ", ".join(f"{counts[said]} {said}" for said in states.values() if counts[said])
+    reason = next(
+        (f"; trial {one['number']}: {one['failed']}" for one in result["trials"] if one["failed"]), ""
+    )
+    return f"{len(result['trials'])} trials: {told}{reason}"

@@ -188,12 +188,22 @@ def is_same(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """Say in which settings two trials differ, the first three.
+    """Say in which settings two trials differ, the first three; tables are looked into.
 
     >>> differences({"seeds": [0], "kind": "l2"}, {"seeds": [1], "kind": "l2"})
     'seeds is [0] there and [1] here'
+    >>> differences({"options": {"shared": 1, "kind": "l2"}}, {"options": {"shared": 2, "kind": "l2"}})
+    'options.shared is 1 there and 2 here'
     """
+    there, here = _flat(there), _flat(here)
     keys = [key for key in here if key in there and there[key] != here[key]]
     keys += [key for key in there if key not in here]
     keys += [key for key in here if key not in there and key not in _NEW]
     return "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])
+
+
+def _flat(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 
@@ -16,12 +16,12 @@ class SeededDraws:
 
     Args:
         trial: Optuna's.
-        optuna: the package.
+        sampler: makes a sampler of Optuna with a seed.
         seed: of the search.
     """
 
     trial: Any
-    optuna: ModuleType
+    sampler: Callable[[int], Any]
     seed: int
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
@@ -36,4 +36,4 @@ class SeededDraws:
 
     def _seed(self, name: str) -> None:
         seed = zlib.crc32(f"{self.seed} {self.trial.number} {name}".encode())
-        self.trial.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
+        self.trial.study.sampler = self.sampler(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,8 +66,11 @@ class Space:
         for one in fields(self):
             require_like("space", one.name, getattr(self, one.name), one.default)
         for name in ("kinds", "cooldowns", "toward", "layers"):
-            if not getattr(self, name):
+            choices = getattr(self, name)
+            if not choices:
                 raise CorankError(f"space: {name} needs at least one choice.")
+            if twice := [one for place, one in enumerate(choices) if one in choices[:place]]:
+                raise CorankError(f"space: {name} has {twice[0]!r} twice. Give each choice once.")
         for kind in self.kinds:
             require_choice("space: kinds", kind, (NO_FORCE, *KINDS))
         require_choice("space: cost", self.cost, COSTS)
@@ -82,8 +85,10 @@ class Space:
             if len(ends) != 2:
                 raise CorankError(f"space: {name} is a range of two numbers, got {ends}.")
             low, high = ends
-            if not 0 < low <= high <= most:
-                raise CorankError(f"space: {name} is a range within (0, {most:g}], got {low} to {high}.")
+            if not 0 < low <= high < most:
+                raise CorankError(f"space: {name} is a range within (0, {most:g}), got {low} to {high}.")
+        if not self.time_budget > 0:
+            raise CorankError(f"space: time_budget is seconds above 0, got {self.time_budget}.")
         if not all(0 <= one <= 1 for one in self.cooldowns):
             raise CorankError(f"space: cooldowns are shares in [0, 1], got {self.cooldowns}.")
 
@@ -156,7 +161,7 @@ def options_at(point: Mapping[str, Any], space: Space, options: TrialOptions) ->
             "kind": point["kind"],
             "strength": point["strength"],
             "cooldown": point["cooldown"],
-            "force_layers": tuple(point["layers"].split(",")),
+            "force_layers": _patterns(point["layers"]),
         }
     return replace(options, **changes)
 
@@ -166,6 +171,7 @@ def defaults(space: Space, options: TrialOptions) -> list[dict[str, Any]]:
 
     A setting that lies outside the space is moved to its nearer end, or to its first choice.
     """
+    layers = ",".join(options.force_layers)
     middle = sum(space.cut) / 2
     rates = {
         name: _within(getattr(options, name), getattr(space, name))
@@ -175,14 +181,13 @@ def defaults(space: Space, options: TrialOptions) -> list[dict[str, Any]]:
     if NO_FORCE in space.kinds:
         points.append({"kind": NO_FORCE, **rates, "cut": middle})
     if forces := [one for one in space.kinds if one != NO_FORCE]:
-        kind = options.kind if options.kind in forces else forces[0]
         points.append(
             {
-                "kind": kind,
+                "kind": _among(options.kind, forces),
                 "strength": _within(options.strength, space.strength),
-                "cooldown": space.cooldowns[0],
-                "toward": space.toward[0],
-                "layers": space.layers[0],
+                "cooldown": _among(options.cooldown, space.cooldowns),
+                "toward": _among("force_plan" in options.arms, space.toward),
+                "layers": _among(layers, space.layers),
                 **rates,
                 "cut": middle,
             }
@@ -190,18 +195,70 @@ def defaults(space: Space, options: TrialOptions) -> list[dict[str, Any]]:
     return points
 
 
+def _patterns(layers: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in layers.split(","))
+
+
 def _within(value: float, ends: Range) -> float:
     return min(max(value, ends[0]), ends[1])
 
 
-def recipe(options: TrialOptions) -> str:
+def _among(value: Any, choices: Sequence[Any]) -> Any:
+    return value if value in choices else choices[0]
+
+
+def require_searched(space: Space, settings: Mapping[str, Any]) -> None:
+    """Raise CorankError for settings that somebody gave and the search would not use.
+
+    Args:
+        space: what is searched.
+        settings: fields of `TrialOptions` that were given.
+    """
+    if "target" in settings:
+        raise CorankError(
+            "target: how deep is searched. Leave it out; the space has cut, a range, and cost, such as "
+            'cut = [0.3, 0.9] and cost = "macs".'
+        )
+    if len(settings.get("seeds", (0,))) > 1:
+        raise CorankError(
+            f"seeds: a trial trains one, got {len(settings['seeds'])}. Give one; a pilot by a recipe of the "
+            "front takes several."
+        )
+    for name, key, choices in (
+        ("kind", "kinds", space.kinds),
+        ("cooldown", "cooldowns", space.cooldowns),
+        ("force_layers", "layers", [_patterns(one) for one in space.layers]),
+    ):
+        if name in settings and settings[name] not in choices:
+            raise CorankError(
+                f"{name}: it is searched, among {key} of the space, and {settings[name]!r} is not there. Put "
+                "it into the file of --space, or leave it out."
+            )
+
+
+def describe(point: Mapping[str, Any]) -> str:
+    """Write a point in a line.
+
+    >>> describe({"kind": "l2", "strength": 0.12345})
+    'kind l2, strength 0.123'
+    """
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in point.items()
+    )
+
+
+def recipe(options: TrialOptions, problem: Mapping[str, Any]) -> str:
     """Write settings as a recipe that `corank pilot --recipe` takes: what differs from the defaults.
 
-    >>> recipe(TrialOptions(strength=0.1))
-    'strength = 0.1\\n'
+    Args:
+        options: the settings.
+        problem: how a recipe names the task and the network, by key.
+
+    >>> recipe(TrialOptions(strength=0.1), {"data": "digits"})
+    'data = "digits"\\nstrength = 0.1\\n'
     """
     plain = TrialOptions()
-    lines = []
+    lines = [f"{key} = {json.dumps(value)}" for key, value in problem.items()]
     for one in fields(TrialOptions):
         value = getattr(options, one.name)
         if one.name == "target" or value == getattr(plain, one.name):

@@ -25,12 +25,7 @@ def require_own(out: Path, identity: Mapping[str, Any]) -> None:
     """Raise FileError when a folder holds another search, a trial of the pilot, or a damaged search."""
     path = out / SEARCH
     if path.exists():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise FileError(
-                f"{path}: is damaged ({error}). Choose another folder, or delete this one."
-            ) from error
+        there = _read(path)
         if not is_same(there, identity):
             raise FileError(
                 f"{out}: holds another search: {differences(there, identity)}. Choose another folder, or "
@@ -41,6 +36,18 @@ def require_own(out: Path, identity: Mapping[str, Any]) -> None:
         raise FileError(f"{out}: holds a trial of `corank pilot`. Choose another folder for the search.")
     if (out / "tune.db").exists():
         raise FileError(f"{out}: holds a tune.db without work/search.json. Choose another folder.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileError(
+            f"{path}: is damaged ({error}). Choose another folder, or delete this one."
+        ) from error
+    if not isinstance(found, dict):
+        raise FileError(f"{path}: is damaged (no table). Choose another folder, or delete this one.")
+    return found
 
 
 def open_study(optuna: ModuleType, storage: Any, out: Path, identity: Mapping[str, Any]) -> Any:
@@ -89,7 +96,7 @@ def _require_trials(path: Path, study: str) -> None:
     if not path.exists():
         write_text(path, json.dumps({"study": study}))
         return
-    if json.loads(path.read_text(encoding="utf-8"))["study"] != study:
+    if _read(path).get("study") != study:
         raise FileError(
             f"{path.parent.parent}: its trials are of a study in another database. Give the storage that it "
             "was begun with, or choose another folder."
@@ -104,8 +111,28 @@ def open_storage(optuna: ModuleType, storage: str) -> Any:
     try:
         return optuna.storages.get_storage(storage)
     except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the server
-        told = (str(error).strip().splitlines() or ["no message"])[0]
         raise CorankError(
-            f"storage: it cannot be opened ({type(error).__name__}: {told}). Give a URL that Optuna takes, "
-            "such as sqlite:///tune.db or postgresql://user@host/name, and see that the database is there."
+            f"storage: it cannot be opened ({_told(error)}). Give a URL that Optuna takes, such as "
+            "sqlite:///tune.db or postgresql://user@host/name, and see that the database is there."
         ) from error
+
+
+def open_database(optuna: ModuleType, out: Path) -> Any:
+    """Open the SQLite database in the folder of a search, made if absent.
+
+    Raises: FileError, when it is damaged.
+    """
+    from sqlalchemy import URL  # with optuna; it takes care of what is no letter in a path
+
+    path = (out / "tune.db").resolve()
+    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:  # of SQLAlchemy
+        raise FileError(
+            f"{path}: cannot be opened ({_told(error)}). Choose another folder, or delete this one."
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
