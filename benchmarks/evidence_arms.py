@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from benchmarks.rank_rivals import kernels, nuclear_subgradient, pat_groups, truncated
+from benchmarks.rank_rivals import kernels, lower_nuclear_norm, pat_groups, truncate
 from corank import AutoStrength, ForceRegularizer, Plan
 from corank.recovery import default_optimizer
 
@@ -78,21 +77,16 @@ class Rival:
 class NuclearNorm(Rival):
     """Add a subgradient of the nuclear norm, λ U Vᵀ, to each convolution's gradient."""
 
-    @torch.no_grad()
     def before(self) -> None:
-        for weight in self.weights:
-            weight.grad.add_(nuclear_subgradient(weight), alpha=self.strength)
+        lower_nuclear_norm(self.weights, self.strength)
 
 
 class Truncation(Rival):
     """Trained Rank Pruning: every so many steps cut each convolution to the rank of an energy."""
 
-    @torch.no_grad()
     def after(self) -> None:
-        if self.step % self.every:
-            return
-        for weight in self.weights:
-            weight.copy_(truncated(weight, self.strength))
+        if self.step % self.every == 0:
+            truncate(self.weights, self.strength)
 
 
 def pat_optimizer(model: nn.Module, learning_rate: float, strength: float) -> Optimizer:

@@ -35,17 +35,7 @@ def screen_table(rows: list[dict[str, Any]]) -> str:
         ]
         for row in sorted(rows, key=lambda row: (row["cut"] == DENSE, -row["after"][-1]))
     ]
-    epochs = len(rows[0]["after"]) - 1
-    heads = [
-        "arm",
-        "learning rate",
-        "strength",
-        "MACs",
-        "rank at 5% error",
-        "before the cut",
-        "after the cut",
-    ]
-    return table([*heads, *(f"epoch {number + 1}" for number in range(epochs))], lines)
+    return table(["arm", "learning rate", "strength", *_course_heads(rows)], lines)
 
 
 def course_table(rows: list[dict[str, Any]]) -> str:
@@ -63,9 +53,12 @@ def course_table(rows: list[dict[str, Any]]) -> str:
                 *(f"{100 * fmean(one):.2f}" for one in zip(*courses, strict=True)),
             ]
         )
-    epochs = len(rows[0]["after"]) - 1
-    heads = ["arm", "cut to", "MACs", "rank at 5% error", "before the cut", "after the cut"]
-    return table([*heads, *(f"epoch {number + 1}" for number in range(epochs))], lines)
+    return table(["arm", "cut to", *_course_heads(rows)], lines)
+
+
+def _course_heads(rows: list[dict[str, Any]]) -> list[str]:
+    epochs = [f"epoch {number}" for number in range(1, len(rows[0]["after"]))]
+    return ["MACs", "rank at 5% error", "before the cut", "after the cut", *epochs]
 
 
 def final_table(rows: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,20 @@ def truncated(weight: Tensor, energy: float) -> Tensor:
     return ((u[:, :kept] * s[:kept]) @ vh[:kept]).view_as(weight)
 
 
+@torch.no_grad()
+def lower_nuclear_norm(weights: Iterable[Tensor], strength: float) -> None:
+    """Add a subgradient of the nuclear norm, λ U Vᵀ, to each weight's gradient."""
+    for weight in weights:
+        weight.grad.add_(nuclear_subgradient(weight), alpha=strength)
+
+
+@torch.no_grad()
+def truncate(weights: Iterable[Tensor], energy: float) -> None:
+    """Cut each weight to the rank of an energy, and rebuild it."""
+    for weight in weights:
+        weight.copy_(truncated(weight, energy))
+
+
 def pat_groups(model: nn.Module, strength: float) -> list[dict[str, object]]:
     """Return the parameters in two groups: the convolutions with PAT's proximal step, and the rest."""
     forced = kernels(model)
@@ -58,10 +72,8 @@ def nuclear_step(model: nn.Module, strength: float = 1e-4) -> Step:
     """A subgradient of the nuclear norm, U Vᵀ, added to the gradient of each convolution."""
     optimizer = sgd(model.parameters())
 
-    @torch.no_grad()
     def step() -> None:
-        for weight in kernels(model):
-            weight.grad.add_(nuclear_subgradient(weight), alpha=strength)
+        lower_nuclear_norm(kernels(model), strength)
         optimizer.step()
 
     return step
@@ -71,11 +83,9 @@ def trp_step(model: nn.Module, energy: float = 0.85) -> Step:
     """Trained Rank Pruning: after the optimizer's step each convolution is cut to its rank and rebuilt."""
     optimizer = sgd(model.parameters())
 
-    @torch.no_grad()
     def step() -> None:
         optimizer.step()
-        for weight in kernels(model):
-            weight.copy_(truncated(weight, energy))
+        truncate(kernels(model), energy)
 
     return step
 
