@@ -330,9 +330,14 @@ def best_trials(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def chosen(rows: list[dict[str, Any]]) -> list[list[Any]]:
-    """List arm, learning rate and strength of what goes on: no force, the best four, and the uncut ones."""
+    """List arm, learning rate and strength of what goes on: no force, the best four, and the uncut ones.
+
+    No force goes on at the learning rate of the best arm, so that nothing but the force is compared.
+    """
     best = best_trials(rows)
     names = [name for name in best if name != "no force" and name not in UNCUT][:BEST]
+    rate = best[names[0]]["learning_rate"]
+    best |= best_trials([row for row in rows if row["arm"] == "no force" and row["learning_rate"] == rate])
     names += [name for name in UNCUT if name in best]
     return [[arm, best[arm]["learning_rate"], best[arm]["strength"]] for arm in ("no force", *names)]
 

@@ -240,8 +240,9 @@ def write_page(
         "## Ranks at 5% error\nThe screen's trials before the cut: what the force does to the layers, and "
         f"what it costs.\n\n{rank_table(screen)}",
         f"![Ranks by layer](evidence_{name}_ranks.svg)",
-        "## The screen, on dev\nTwo trials of every arm, the best four go on. One seed: near places are "
-        f"noise. Arms that were not run here: {absent or 'none'}.\n\n{screen_table(screen)}",
+        "## The screen, on dev\nTwo trials of every arm; the best four go on, and no force at the learning "
+        "rate of the best, so that nothing but the force is compared. One seed: near places are noise. "
+        f"Arms that were not run here: {absent or 'none'}.\n\n{screen_table(screen)}",
     ]
     body = "\n\n".join(sections)
     if not keep:

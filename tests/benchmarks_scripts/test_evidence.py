@@ -249,3 +249,15 @@ def test_a_rival_lowers_the_rank_it_is_made_for():
     cut = train(lambda model: evidence_arms.Truncation(start(0.8)(model)))
     assert nuclear.sum() < 0.9 * plain.sum()
     assert (cut > 1e-5).sum() < (plain > 1e-5).sum()
+
+
+def test_the_best_four_go_on_and_no_force_at_their_learning_rate():
+    terms = [("no force", 0.01, 0.9), ("no force", 0.02, 0.8), *((name, 0.02, 0.7) for name in "abcde")]
+    rows = [
+        {"arm": arm, "cut": "0.5", "learning_rate": rate, "strength": 0.1, "after": [0.0, end]}
+        for arm, rate, end in terms
+    ]
+    rows.append({"arm": "l2, repel", "cut": DENSE, "learning_rate": 0.02, "strength": 0.1, "after": [0.1]})
+    found = evidence.chosen(rows)
+    assert [arm for arm, *_ in found] == ["no force", "a", "b", "c", "d", "l2, repel"]
+    assert found[0] == ["no force", 0.02, 0.1]
