@@ -35,15 +35,16 @@ WAYS = {"tune": "`corank tune`", "random": "random search", "fixed": "fixed sett
 
 
 class Sweep(optuna.samplers.RandomSampler):
-    """Draws the cut of each trial from a list; in a space where all else is fixed nothing else is drawn."""
+    """Spreads what is not fixed, the cut, evenly over its range, one place a trial."""
 
-    def __init__(self, cuts: list[float]) -> None:
+    def __init__(self, trials: int) -> None:
         super().__init__()
-        self._cuts = cuts
+        self._trials = trials
 
     def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> float:
-        """Return the cut of this trial."""
-        return self._cuts[trial.number]
+        """Return the place of this trial."""
+        share = trial.number / max(self._trials - 1, 1)
+        return float(distribution.low + share * (distribution.high - distribution.low))
 
 
 def covered(points: Iterable[tuple[float, float]]) -> float:
@@ -86,15 +87,13 @@ def compare(seed: int, trials: int, options: TrialOptions, folder: Path) -> dict
         SPACE,
         sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed),
     )
-    low, high = SPACE.cut
-    cuts = [low + (high - low) * number / max(whole - 1, 1) for number in range(whole)]
     fixed = replace(
         SPACE,
         kinds=("none",),
         learning_rate_before=(options.learning_rate_before,) * 2,
         learning_rate_after=(options.learning_rate_after,) * 2,
     )
-    swept = others(folder / f"fixed{seed}", options, fixed, sampler=lambda _: Sweep(cuts))
+    swept = others(folder / f"fixed{seed}", options, fixed, sampler=lambda _: Sweep(whole))
     results = {"tune": found, "random": chance, "fixed": swept}
     return {
         "seed": seed,
