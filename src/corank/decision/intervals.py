@@ -63,7 +63,7 @@ def difference_interval(correct: Tensor, reference: Tensor, confidence: float = 
     from scipy.stats import norm
 
     gaps = _gaps(correct, reference)
-    half = norm.ppf((1 + confidence) / 2) * gaps.std(correction=0).item() / sqrt(len(gaps))
+    half = float(norm.ppf((1 + confidence) / 2)) * gaps.std(correction=0).item() / sqrt(len(gaps))
     return Interval(gaps.mean().item() - half, gaps.mean().item() + half)
 
 

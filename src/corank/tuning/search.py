@@ -32,7 +32,7 @@ from corank.tuning.pruning import Course, is_hopeless
 from corank.tuning.reach import share_left, within_reach
 from corank.tuning.record import Aim, write_result
 from corank.tuning.seeded import SeededDraws
-from corank.tuning.space import NO_FORCE, Space, defaults, describe, draw, options_at
+from corank.tuning.space import NO_FORCE, RATES, Space, defaults, describe, draw, options_at
 from corank.tuning.studies import (
     SEARCH,
     one_table,
@@ -228,9 +228,10 @@ class _Search:
 
     def conclude(self) -> dict[str, Any]:
         """Train dense with the rates of the best trial too, and write the result."""
-        start = self._start()
-        self._dense(start, "dense", defaults(self.space, self.options)[0])
-        if best := max(self.study.best_trials, key=lambda one: one.values[0], default=None):
+        start, fixed = self._start(), defaults(self.space, self.options)[0]
+        self._dense(start, "dense", fixed)
+        best = max(self.study.best_trials, key=lambda one: one.values[0], default=None)
+        if best is not None and any(best.params[rate] != fixed[rate] for rate in RATES):
             self._dense(start, f"dense-{best.number}", best.params)
         return self._write()
 
@@ -284,7 +285,7 @@ class _Search:
         draws = SeededDraws(trial, self.sampler, self.options.seeds[0])
         point = draw(self.space, draws)
         chosen = options_at(point, self.space, self.options)
-        logger.info("trial %d of %d: %s", trial.number, trials, describe(point))
+        logger.info("trial %d (%d of %d): %s", trial.number, trial.number + 1, trials, describe(point))
 
         def watch(arm: Arm) -> None:
             course = self._course(arm)

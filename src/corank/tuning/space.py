@@ -17,6 +17,7 @@ from corank.pilot.options import TrialOptions
 
 NO_FORCE = "none"
 COSTS = ("macs", "params", "bytes", "latency")
+RATES = ("learning_rate_before", "learning_rate_after")
 Range = tuple[float, float]
 
 
@@ -129,7 +130,7 @@ def draw(space: Space, trial: Draws) -> dict[str, Any]:
             ("layers", space.layers),
         ):
             found[name] = trial.suggest_categorical(name, choices)
-    for name in ("learning_rate_before", "learning_rate_after"):
+    for name in RATES:
         found[name] = _number(trial, name, getattr(space, name))
     found["cut"] = trial.suggest_float("cut", *space.cut)
     return found
@@ -173,10 +174,7 @@ def defaults(space: Space, options: TrialOptions) -> list[dict[str, Any]]:
     """
     layers = ",".join(options.force_layers)
     middle = sum(space.cut) / 2
-    rates = {
-        name: _within(getattr(options, name), getattr(space, name))
-        for name in ("learning_rate_before", "learning_rate_after")
-    }
+    rates = {name: _within(getattr(options, name), getattr(space, name)) for name in RATES}
     points: list[dict[str, Any]] = []
     if NO_FORCE in space.kinds:
         points.append({"kind": NO_FORCE, **rates, "cut": middle})
