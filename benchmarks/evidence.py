@@ -376,7 +376,8 @@ def main() -> None:
     if given.stage == "screen":
         first.run(asked(screen))
         return
-    if left := [f"{trial.name}, {name}" for trial, name in screen if not first.done([(trial, name)])]:
+    done = first.done(screen)
+    if left := [f"{trial.name}, {name}" for trial, name in screen if (trial, name) not in done]:
         raise SystemExit(f"Run the stage `screen` to its end first. Left of it: {'; '.join(left)}.")
     rows = first.run(screen)
     full = last.jobs(going_on(first, rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -65,14 +64,13 @@ def final_table(rows: list[dict[str, Any]]) -> str:
     """Compare each arm on final with dense, and with no force at the same cut, sample by sample."""
     groups = grouped([row for row in rows if "final" in row])
     forced = [key for key in groups if key[0] != "no force" and key[1] != DENSE]
-    paired_among = partial(paired, comparisons=len(forced))
     lines = []
     for (arm, name), some in groups.items():
         if (arm, name) == ("no force", DENSE):
             continue
         dense = paired(some, groups.get(("no force", DENSE), []))
         alike = arm == "no force" or name == DENSE
-        plain = "" if alike else paired_among(some, groups.get(("no force", name), []))
+        plain = "" if alike else paired(some, groups.get(("no force", name), []), comparisons=len(forced))
         accuracy = fmean(_hits(row["final"]).float().mean().item() for row in some)
         lines.append([arm, name, len(some), f"{100 * accuracy:.2f}", dense, plain])
     heads = ["arm", "cut to", "seeds", "final", "against dense (95%)", "against no force (95%)"]

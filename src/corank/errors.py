@@ -42,3 +42,15 @@ class StoreError(CorankError):
 
 class ReceiptError(CorankError):
     """An outcome's receipt was not given out by this roll-out, or the outcome does not fit it."""
+
+
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """Write the kind of an error and the first line of what it says, at most so many letters of it.
+
+    >>> one_line(ValueError("too long\\nby far"))
+    'ValueError: too long'
+    >>> one_line(ValueError())
+    'ValueError: no message'
+    """
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first[:most]}"

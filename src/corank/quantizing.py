@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from corank.engines import Array, import_onnxruntime, silenced
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError, FileError, one_line
 from corank.exported import arrange, open_exported
 from corank.exporting import relative_error
 from corank.extras import import_extra
@@ -128,7 +128,7 @@ def write_int8(path: Path, feeds: Sequence[Sequence[Array]], out: Path) -> None:
                 per_channel=True,
             )
     except Exception as error:  # the quantizer raises whatever its graph code runs into
-        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        said = one_line(error)
         if type(error).__name__ == "InvalidArgument":  # what a session says of its inputs
             raise CorankError(
                 f"quantize: a batch does not fit {path.name} ({said}). Give batches of the shapes and dtypes "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from corank.cli.tune import count_trials, front_of
+from corank.cli.tune import count_trials
+from corank.tuning.record import front_of
 from tests.cli.running import corank
 
 __all__ = ["corank"]  # a fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corank.errors import CorankError, ExtraError
+from corank.errors import CorankError, ExtraError, one_line
 from corank.extras import import_extra
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def transformers_model(name: str) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(name)
     except Exception as error:  # no such folder, no hub, a broken file: dozens of kinds
         raise CorankError(
-            f"model: transformers:{name} has no readable config.json ({_said(error)}). Give a folder that "
+            f"model: transformers:{name} has no readable config.json ({one_line(error)}). Give a folder that "
             "save_pretrained wrote, or a name on the hub where it can be reached."
         ) from error
     classes = config.architectures or ()
@@ -72,16 +72,12 @@ def transformers_model(name: str) -> nn.Module:
             made = loads.from_pretrained(name, config=config, use_safetensors=True, dtype=torch.float32)
     except Exception as error:  # each architecture has its own kinds
         raise CorankError(
-            f"model: transformers:{name} cannot be loaded ({_said(error)}). Give a folder with a whole "
+            f"model: transformers:{name} cannot be loaded ({one_line(error)}). Give a folder with a whole "
             "config.json and model.safetensors; pickled weights are not read: load them in transformers, and "
             "write them by save_pretrained(safe_serialization=True)."
         ) from error
     network: nn.Module = made.float().eval()
     return network
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}

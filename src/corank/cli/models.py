@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corank.errors import CorankError
+from corank.errors import CorankError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,7 +39,7 @@ def find_object(spec: str, what: str = "model") -> Any:
             f"{what}: {spec!r}: there is no module {error.name!r} here. Run it from the folder that holds it."
         ) from error
     except Exception as error:  # the user's own code
-        raise CorankError(f"{what}: importing {module_name} fails ({_said(error)}).") from error
+        raise CorankError(f"{what}: importing {module_name} fails ({one_line(error)}).") from error
     if not hasattr(module, name):
         names = ", ".join(one for one in vars(module) if not one.startswith("_")) or "nothing"
         raise CorankError(f"{what}: {module_name} has no {name!r}; it has {names[:200]}.")
@@ -71,7 +71,7 @@ def make_factory(spec: str) -> Callable[[], nn.Module]:
             made = factory()
         except Exception as error:  # the user's own code
             raise CorankError(
-                f"model: {spec} fails ({_said(error)}). It is called without arguments; "
+                f"model: {spec} fails ({one_line(error)}). It is called without arguments; "
                 "wrap it in a function."
             ) from error
         if not isinstance(made, nn.Module):
@@ -129,7 +129,3 @@ def make_example(shapes: Sequence[str]) -> tuple[Tensor, ...]:
         torch.randint(2, size, generator=generator) if ids else torch.randn(size, generator=generator)
         for size, ids in zip(sizes, whole, strict=True)
     )
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

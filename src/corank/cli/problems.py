@@ -58,15 +58,14 @@ def find_loader(name: str) -> Iterable[Any]:
     Raises: CorankError, for anything else.
     """
     from corank.cli.models import find_object
-    from corank.errors import CorankError
+    from corank.errors import CorankError, one_line
 
     found = find_object(name, "shifted")
     if callable(found) and not isinstance(found, Iterable):
         try:
             found = found()
         except Exception as error:  # whatever the user's function raises
-            told = (str(error).strip().splitlines() or ["no message"])[0]
-            raise CorankError(f"shifted: {name} fails ({type(error).__name__}: {told}).") from error
+            raise CorankError(f"shifted: {name} fails ({one_line(error)}).") from error
     if not isinstance(found, Iterable) or isinstance(found, str | Iterator):
         raise CorankError(
             f"shifted: {name} is a {type(found).__name__}. Name batches that can be iterated "

@@ -48,6 +48,7 @@ def tune(
     from corank.errors import CorankError
     from corank.tuning import Space
     from corank.tuning import tune as search
+    from corank.tuning.record import front_of
     from corank.tuning.space import describe, require_searched
 
     if quiet:
@@ -99,12 +100,6 @@ def tune(
         f"{out / 'tune.json'}, front.svg, mattered.svg; recipes of the front, by the numbers of trials, in "
         f"{out / 'recipes'}"
     )
-
-
-def front_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """List the trials of the front, the cheapest first."""
-    found = [one for one in result["trials"] if one["number"] in result["front"]]
-    return sorted(found, key=lambda one: one["cost"])
 
 
 def count_trials(result: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from corank.data.batches import Batches
 from corank.data.splits import content_hashes
 from corank.engines import import_onnxruntime, import_openvino
-from corank.errors import CorankError, OutOfMemoryError
+from corank.errors import CorankError, OutOfMemoryError, one_line
 from corank.extras import import_extra
 from corank.inputs import call, tensors
 from corank.layers import copy_network, match_names, named_weighted
@@ -106,11 +106,7 @@ def _guard(what: str, failed: str, run: Callable[[], Value]) -> Value:
     except CorankError:
         raise
     except Exception as error:
-        raise CorankError(f"{what}: {failed} ({type(error).__name__}: {_first_line(error)}).") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+        raise CorankError(f"{what}: {failed} ({one_line(error, 200)}).") from error
 
 
 def _check_example(model: nn.Module, task: Task) -> int | None:

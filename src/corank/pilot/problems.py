@@ -16,7 +16,7 @@ from torch import nn
 from corank.data import read_data
 from corank.data.splits import Parts, fold_parts
 from corank.data.tasks import make_task
-from corank.errors import CorankError
+from corank.errors import CorankError, one_line
 from corank.pilot.digits import digits, vgg
 from corank.pilot.problem import Problem, SameTask
 from corank.tasks import Task
@@ -147,10 +147,7 @@ def _call(task: Callable[..., Any], name: str, seed: int, **terms: int) -> Task:
     except CorankError:
         raise
     except Exception as error:  # whatever the user's factory raises
-        told = (str(error).strip().splitlines() or ["no message"])[0]
-        raise CorankError(
-            f"data: {name} fails ({type(error).__name__}: {told}). It is called with the seed."
-        ) from error
+        raise CorankError(f"data: {name} fails ({one_line(error)}). It is called with the seed.") from error
     if not isinstance(made, Task):
         raise CorankError(f"data: {name} returned a {type(made).__name__}, not a corank.Task.")
     return made

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from corank.errors import one_line
 from corank.inputs import tensors
 
 _OF_DENSE_LAYERS = (  # what torch says of some layers of the zoo themselves
@@ -93,8 +94,7 @@ def say(error: BaseException) -> str:
     reason = getattr(error, "reason", None)  # of a failed export, without the advice
     if reason is not None:
         return str(reason)[:200]
-    first = (str(error).strip().splitlines() or ["no message"])[0]
-    return f"{type(error).__name__}: {first[:160]}"
+    return one_line(error, 160)
 
 
 def failures(rows: Iterable[Row]) -> list[Row]:

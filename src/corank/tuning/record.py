@@ -108,10 +108,16 @@ def _mattered(study: Any, optuna: ModuleType) -> dict[str, dict[str, float]]:
     return found
 
 
+def front_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the trials of the front, the cheapest first."""
+    found = [one for one in result["trials"] if one["number"] in result["front"]]
+    return sorted(found, key=lambda one: one["cost"])
+
+
 def draw_front(result: Mapping[str, Any], path: Path) -> None:
     """Draw every finished trial, score against cost, and the front among them, by the numbers of trials."""
     complete = [one for one in result["trials"] if one["state"] == "complete"]
-    best = sorted((one for one in complete if one["number"] in result["front"]), key=lambda one: one["cost"])
+    best = front_of(result)
 
     def paint(axes: Any) -> None:
         for forced, label, marker in ((False, "without force", "o"), (True, "with force", "^")):

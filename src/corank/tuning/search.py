@@ -147,8 +147,7 @@ def tune(
             give_up=give_up,
             progress=progress,
         )
-        search.run(trials)
-        return search.conclude()
+        return search.run(trials)
 
 
 def _check(problem: Problem, options: TrialOptions, space: Space) -> None:
@@ -213,22 +212,14 @@ class _Search:
     give_up: bool
     progress: bool
 
-    def run(self, trials: int) -> None:
-        """Run trials until the study has as many as wanted; what is known is written after each."""
-        start = self._start()
-        if is_free(self._made("dense")):  # else another worker trains it
-            self._dense(start, "dense", defaults(self.space, self.options)[0])
-        while True:
-            with ExitStack() as stack:
-                trial = self._take(trials, stack)
-                if trial is None:
-                    return
-                self._run(trial, self._folder(trial), start, trials)
-            self._write()
-
-    def conclude(self) -> dict[str, Any]:
-        """Train dense with the rates of the best trial too, and write the result."""
+    def run(self, trials: int) -> dict[str, Any]:
+        """Run trials until the study has as many as wanted; write what is known after each, and return it."""
         start, fixed = self._start(), defaults(self.space, self.options)[0]
+        dense = self.out / "work" / "dense"
+        if not dense.exists() or is_free(dense):  # else another worker trains it
+            self._dense(start, "dense", fixed)
+        while self._run_next(trials, start):
+            self._write()
         self._dense(start, "dense", fixed)
         best = max(self.study.best_trials, key=lambda one: one.values[0], default=None)
         if best is not None and any(best.params[rate] != fixed[rate] for rate in RATES):
@@ -249,6 +240,14 @@ class _Search:
                 self.optuna,
             )
 
+    def _run_next(self, trials: int, start: Arm) -> bool:
+        """Run one trial; say whether there was one to run."""
+        with ExitStack() as stack:
+            trial = self._take(trials, stack)
+            if trial is not None:
+                self._run(trial, self._folder(trial), start, trials)
+        return trial is not None
+
     def _take(self, trials: int, stack: ExitStack) -> Any:
         """Return a trial whose folder is held until the stack is left; None when there are enough."""
         # the folder is made and held in here too: workers never take one trial too many, or one twice
@@ -260,11 +259,6 @@ class _Search:
 
     def _folder(self, trial: Any) -> Path:
         return self.out / "work" / f"trial{trial.number}"
-
-    def _made(self, name: str) -> Path:
-        folder = self.out / "work" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def _next(self, trials: int) -> Any:
         """Return a trial that a dead worker left in this folder, or a new one; None when there are enough."""
@@ -329,7 +323,7 @@ class _Search:
 
     def _dense(self, start: Arm, name: str, point: Mapping[str, Any]) -> None:
         """Train a dense network with the learning rates of a point, once, and keep what it reaches on dev."""
-        folder = self._made(name)
+        folder = self.out / "work" / name
         with held(folder):
             if (folder / _SCORE).exists():
                 return

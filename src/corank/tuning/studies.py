@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from corank.errors import CorankError, FileError
+from corank.errors import CorankError, FileError, one_line
 from corank.files import write_text
 from corank.latency import LatencyTable
 from corank.pilot.folder import differences, is_same
@@ -112,7 +112,7 @@ def open_storage(optuna: ModuleType, storage: str) -> Any:
         return optuna.storages.get_storage(storage)
     except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the server
         raise CorankError(
-            f"storage: it cannot be opened ({_told(error)}). Give a URL that Optuna takes, such as "
+            f"storage: it cannot be opened ({one_line(error)}). Give a URL that Optuna takes, such as "
             "sqlite:///tune.db or postgresql://user@host/name, and see that the database is there."
         ) from error
 
@@ -130,9 +130,5 @@ def open_database(optuna: ModuleType, out: Path) -> Any:
         return optuna.storages.get_storage(url)
     except Exception as error:  # of SQLAlchemy
         raise FileError(
-            f"{path}: cannot be opened ({_told(error)}). Choose another folder, or delete this one."
+            f"{path}: cannot be opened ({one_line(error)}). Choose another folder, or delete this one."
         ) from error
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
