@@ -67,6 +67,7 @@ def test_where_a_recipe_begins_the_search_begins():
     forced = defaults(space, options)[1]
     assert (forced["kind"], forced["cooldown"], forced["layers"]) == ("output", 0.5, "0,2")
     assert forced["toward"] is True
+    assert defaults(Space(layers=("*", "0, 2")), options)[1]["layers"] == "0, 2"
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def defaults(space: Space, options: TrialOptions) -> list[dict[str, Any]]:
 
     A setting that lies outside the space is moved to its nearer end, or to its first choice.
     """
-    layers = ",".join(options.force_layers)
+    layers = {_patterns(one): one for one in space.layers}
     middle = sum(space.cut) / 2
     rates = {name: _within(getattr(options, name), getattr(space, name)) for name in RATES}
     points: list[dict[str, Any]] = []
@@ -185,7 +185,7 @@ def defaults(space: Space, options: TrialOptions) -> list[dict[str, Any]]:
                 "strength": _within(options.strength, space.strength),
                 "cooldown": _among(options.cooldown, space.cooldowns),
                 "toward": _among("force_plan" in options.arms, space.toward),
-                "layers": _among(layers, space.layers),
+                "layers": layers.get(options.force_layers, space.layers[0]),
                 **rates,
                 "cut": middle,
             }
